@@ -1,0 +1,3 @@
+//! `capctl`: everything a person types.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `narrows`: the proxy, in the foreground.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! Narrows: a forward HTTPS proxy that gives AI agents capabilities, never keys.
+//!
+//! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
+//!
+//! - words: [`clock`], [`request`]
+
+pub mod clock;
+pub mod request;
