@@ -3,6 +3,9 @@
 //! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
 //!
 //! - words: [`clock`], [`request`]
+//! - pure: [`capability`]
 
 pub mod clock;
 pub mod request;
+
+pub mod capability;
