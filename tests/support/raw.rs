@@ -1,0 +1,130 @@
+//! Origins that speak bytes instead of HTTP: for hostile framing, for connections that die, for a server that never
+//! says `100 Continue`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use tokio_rustls::TlsAcceptor;
+
+use super::ca::{Alpn, TestCa};
+use super::origin::on_own_thread;
+
+/// What a raw origin does on a connection, step by step; after the last it closes.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Reads up to and with the blank line that ends a head.
+    Head,
+    /// Reads so many bytes more.
+    Read(usize),
+    /// Writes these bytes as they are.
+    Send(Vec<u8>),
+    /// Waits for [`RawOrigin::go`].
+    Wait,
+    /// Keeps the connection open, reading and dropping what comes, until the peer closes it.
+    UntilClosed,
+}
+
+/// A running raw origin. It stops when it is dropped.
+pub(crate) struct RawOrigin {
+    pub(crate) addr: SocketAddr,
+    read: Arc<Mutex<Vec<Vec<u8>>>>,
+    go: Arc<Notify>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl RawOrigin {
+    /// Plays `steps` on every connection, inside TLS.
+    pub(crate) fn https(ca: &TestCa, names: &[&str], steps: Vec<Step>) -> Self {
+        Self::start(Some(TlsAcceptor::from(ca.server(names, Alpn::H1))), steps)
+    }
+
+    /// Plays `steps` on every connection, in clear text.
+    pub(crate) fn http(steps: Vec<Step>) -> Self {
+        Self::start(None, steps)
+    }
+
+    fn start(tls: Option<TlsAcceptor>, steps: Vec<Step>) -> Self {
+        let (read, go) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::new(Notify::new()));
+        let (addr, stop) = on_own_thread({
+            let (read, go) = (read.clone(), go.clone());
+            move |listener| accept_all(listener, tls, steps, read, go)
+        });
+        Self { addr, read, go, _stop: stop }
+    }
+
+    /// What was read, a row per connection.
+    pub(crate) fn read(&self) -> Vec<String> {
+        self.read.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    /// Lets one connection past its [`Step::Wait`], now or when it gets there.
+    pub(crate) fn go(&self) {
+        self.go.notify_one();
+    }
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    steps: Vec<Step>,
+    read: Arc<Mutex<Vec<Vec<u8>>>>,
+    go: Arc<Notify>,
+) {
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else { continue };
+        let (tls, steps, read, go) = (tls.clone(), steps.clone(), read.clone(), go.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => play(tcp, steps, read, go).await,
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(tcp).await {
+                        play(stream, steps, read, go).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn play<S>(mut stream: S, steps: Vec<Step>, read: Arc<Mutex<Vec<Vec<u8>>>>, go: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let row = {
+        let mut rows = read.lock().unwrap();
+        rows.push(Vec::new());
+        rows.len() - 1
+    };
+    for step in steps {
+        match step {
+            Step::Head => {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    head.push(byte);
+                    read.lock().unwrap()[row].push(byte);
+                }
+            }
+            Step::Read(count) => {
+                for _ in 0..count {
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    read.lock().unwrap()[row].push(byte);
+                }
+            }
+            Step::Send(bytes) => {
+                if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+            }
+            Step::Wait => go.notified().await,
+            Step::UntilClosed => {
+                let mut dropped = [0; 4096];
+                while matches!(stream.read(&mut dropped).await, Ok(1..)) {}
+            }
+        }
+    }
+    let _ = stream.shutdown().await;
+}
