@@ -6,6 +6,7 @@
 //! - pure: [`capability`]
 
 pub mod clock;
+pub mod net;
 pub mod request;
 
 pub mod capability;

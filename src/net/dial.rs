@@ -1,0 +1,284 @@
+//! Dialling upstream: resolve, check every address, connect to a checked one, verify its certificate.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use ipnet::IpNet;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::address;
+use crate::request::{Host, Target};
+
+/// At most this many of a name's addresses are tried.
+const ADDRESSES_MAX: usize = 8;
+/// The next address is tried when the one before has not answered for this long (RFC 8305 §5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// Why an upstream could not be reached. The peer learns only the public code of the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name stands for an address that no public name may stand for, or for this proxy.
+    #[error("the name resolves to an address that is not allowed")]
+    AddressForbidden,
+    /// The name does not resolve.
+    #[error("the name does not resolve")]
+    Unresolved,
+    /// No address accepted the connection.
+    #[error("no address of the upstream accepts connections")]
+    Refused(#[source] io::Error),
+    /// The whole took longer than allowed.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// The TLS handshake failed, the certificate among the reasons.
+    #[error("the TLS handshake with the upstream failed")]
+    Tls(#[source] io::Error),
+}
+
+/// What the configuration says about dialling.
+#[derive(Debug, Default, Clone)]
+pub struct DialRules {
+    /// Dial there instead, for that target only; needs no listing in `allow_addresses`.
+    pub connect_to: HashMap<Target, Target>,
+    /// Private ranges that may be dialled, for hosts that a service names exactly.
+    pub allow_addresses: Vec<IpNet>,
+}
+
+/// Resolves and connects.
+pub struct Dialer {
+    resolver: Option<TokioResolver>,
+    /// The listeners of this process: never dialled, by any name.
+    own: Vec<SocketAddr>,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("own", &self.own).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// A dialler with the system's resolver configuration (`hosts`, `resolv.conf`), read once. `own`
+    /// are this process's listeners; `timeout` bounds resolving, connecting and TLS together.
+    #[must_use]
+    pub fn new(own: Vec<SocketAddr>, timeout: Duration) -> Self {
+        Self { resolver: system_resolver(), own, timeout }
+    }
+
+    /// Connects to `target`. `named` says that a service names the host exactly, which is what a
+    /// private address in `allow_addresses` needs. `TCP_NODELAY` is set.
+    ///
+    /// # Errors
+    /// [`DialError`], never [`DialError::Tls`].
+    pub async fn tcp(&self, rules: &DialRules, target: &Target, named: bool) -> Result<TcpStream, DialError> {
+        tokio::time::timeout(self.timeout, self.connect(rules, target, named)).await.map_err(|_| DialError::Timeout)?
+    }
+
+    /// Connects to `target` and verifies that it is `target`'s host, whatever address was dialled.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn tls(
+        &self,
+        rules: &DialRules,
+        target: &Target,
+        named: bool,
+        config: &Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, DialError> {
+        let name = server_name(&target.host)?;
+        let connecting = async {
+            let stream = self.connect(rules, target, named).await?;
+            TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)
+        };
+        tokio::time::timeout(self.timeout, connecting).await.map_err(|_| DialError::Timeout)?
+    }
+
+    async fn connect(&self, rules: &DialRules, target: &Target, named: bool) -> Result<TcpStream, DialError> {
+        let addresses = if let Some(instead) = rules.connect_to.get(target) {
+            self.addresses(instead).await?
+        } else {
+            let addresses = self.addresses(target).await?;
+            let allowed = |ip: IpAddr| named && rules.allow_addresses.iter().any(|net| net.contains(&ip));
+            // One internal answer among public ones is how a name is rebound: none of them counts.
+            if addresses.iter().any(|to| !address::is_public(to.ip()) && !allowed(address::unmapped(to.ip()))) {
+                return Err(DialError::AddressForbidden);
+            }
+            addresses
+        };
+        if addresses.iter().any(|to| self.own.iter().any(|own| same_listener(*own, *to))) {
+            return Err(DialError::AddressForbidden);
+        }
+        let stream = first_to_answer(&addresses).await?;
+        if self.is_own(&stream) {
+            return Err(DialError::AddressForbidden);
+        }
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+        if let Some(ip) = target.host.address() {
+            return Ok(vec![SocketAddr::new(ip, target.port)]);
+        }
+        let resolver = self.resolver.as_ref().ok_or(DialError::Unresolved)?;
+        let found = resolver.lookup_ip(target.host.as_str()).await.map_err(|_| DialError::Unresolved)?;
+        let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = found.iter().partition(IpAddr::is_ipv6);
+        // Every answer is checked, so the list is cut only after the caller has seen all of it.
+        Ok(interleave(six, four).into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
+    }
+
+    /// A listener on all addresses is reached by any address of this machine: then both ends are one.
+    fn is_own(&self, stream: &TcpStream) -> bool {
+        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return true };
+        let here = address::unmapped(peer.ip()) == address::unmapped(local.ip());
+        here && self.own.iter().any(|own| own.ip().is_unspecified() && own.port() == peer.port())
+    }
+}
+
+fn system_resolver() -> Option<TokioResolver> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = TokioResolver::builder(provider.clone()).unwrap_or_else(|_| {
+        // No resolv.conf: addresses and the hosts file still work.
+        TokioResolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), Vec::new()), provider)
+    });
+    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    builder.build().ok()
+}
+
+fn same_listener(own: SocketAddr, to: SocketAddr) -> bool {
+    own.port() == to.port() && address::unmapped(own.ip()) == address::unmapped(to.ip())
+}
+
+/// IPv6 first, then one of each family by turns (RFC 8305 §4).
+fn interleave(six: Vec<IpAddr>, four: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut addresses = Vec::with_capacity(six.len() + four.len());
+    let (mut six, mut four) = (six.into_iter(), four.into_iter());
+    loop {
+        let (next_six, next_four) = (six.next(), four.next());
+        if next_six.is_none() && next_four.is_none() {
+            return addresses;
+        }
+        addresses.extend(next_six.into_iter().chain(next_four));
+    }
+}
+
+/// Connects to the addresses in order, each a little after the one before; the first to answer wins.
+async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    let mut waiting = addresses.iter().take(ADDRESSES_MAX).copied();
+    let mut trying = FuturesUnordered::new();
+    let mut last_error = None;
+    loop {
+        if let Some(next) = waiting.next() {
+            trying.push(TcpStream::connect(next));
+        } else if trying.is_empty() {
+            return Err(last_error.map_or(DialError::Unresolved, DialError::Refused));
+        }
+        let patience = if waiting.len() == 0 { Duration::MAX } else { NEXT_ADDRESS_AFTER };
+        match tokio::time::timeout(patience, trying.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last_error = Some(error),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+fn server_name(host: &Host) -> Result<ServerName<'static>, DialError> {
+    let name = host.address().map_or_else(|| ServerName::try_from(host.as_str().to_owned()).ok(), |ip| Some(ip.into()));
+    name.ok_or(DialError::Unresolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text).expect("a target")
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        (listener, address)
+    }
+
+    fn dialer(own: Vec<SocketAddr>) -> Dialer {
+        Dialer::new(own, Duration::from_secs(5))
+    }
+
+    #[tokio::test]
+    async fn loopback_is_refused_unless_listed_and_named() {
+        let (_listener, address) = listener().await;
+        let to = target(&address.to_string());
+        let listed = DialRules { allow_addresses: vec!["127.0.0.0/8".parse().expect("a net")], ..DialRules::default() };
+        let dialer = dialer(Vec::new());
+        assert!(matches!(dialer.tcp(&DialRules::default(), &to, true).await, Err(DialError::AddressForbidden)));
+        assert!(matches!(dialer.tcp(&listed, &to, false).await, Err(DialError::AddressForbidden)));
+        assert!(dialer.tcp(&listed, &to, true).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn connect_to_needs_no_listing_and_holds_for_its_own_name_only() {
+        let (_listener, address) = listener().await;
+        let instead = target(&address.to_string());
+        let connect_to = HashMap::from([(target("api.test:443"), instead)]);
+        let rules = DialRules { connect_to, ..DialRules::default() };
+        let dialer = dialer(Vec::new());
+        assert!(dialer.tcp(&rules, &target("api.test:443"), false).await.is_ok());
+        assert!(dialer.tcp(&rules, &target("api.test:444"), false).await.is_err());
+        assert!(dialer.tcp(&rules, &target("127.0.0.1:443"), false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn our_own_listener_is_never_dialled() {
+        let (listener, address) = listener().await;
+        let rules = DialRules {
+            connect_to: HashMap::from([(target("api.test:443"), target(&address.to_string()))]),
+            allow_addresses: vec!["127.0.0.0/8".parse().expect("a net")],
+        };
+        for own in [address, SocketAddr::new("0.0.0.0".parse().expect("any"), address.port())] {
+            let dialer = dialer(vec![own]);
+            for to in ["api.test:443".to_owned(), address.to_string(), format!("[::ffff:127.0.0.1]:{}", address.port())]
+            {
+                assert!(
+                    matches!(dialer.tcp(&rules, &target(&to), true).await, Err(DialError::AddressForbidden)),
+                    "{to}"
+                );
+            }
+        }
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_and_the_next_address_is_tried() {
+        let (listener, open) = listener().await;
+        let closed = {
+            let (gone, address) = self::listener().await;
+            drop(gone);
+            address
+        };
+        assert!(matches!(first_to_answer(&[closed]).await, Err(DialError::Refused(_))));
+        assert!(first_to_answer(&[closed, open]).await.is_ok());
+        assert!(matches!(first_to_answer(&[]).await, Err(DialError::Unresolved)));
+        drop(listener);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let mixed = interleave(vec![ip("::1"), ip("::2"), ip("::3")], vec![ip("1.1.1.1")]);
+        assert_eq!(mixed, [ip("::1"), ip("1.1.1.1"), ip("::2"), ip("::3")]);
+    }
+}

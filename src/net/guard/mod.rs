@@ -1,0 +1,297 @@
+//! A guard on the raw bytes of an HTTP/1 connection, in front of hyper.
+//!
+//! hyper accepts some heads that another reader frames differently (`Content-Length` beside
+//! `Transfer-Encoding`, `cow, chunked`, equal duplicates, bare line feeds) and does not tell its
+//! service. The guard releases bytes only after it has found the one framing they have (RFC 9112 §6);
+//! a head that has none is withheld and [`REFUSED_HEAD`] is released instead, with the reason in
+//! [`GuardState`], so that the refusal takes the same way as every other answer.
+//!
+//! It also stops after a head that asks to leave HTTP (CONNECT, `Upgrade`): what follows is released
+//! only when the answer stayed in HTTP ([`GuardState::resume`]), and never parsed as a request before.
+
+mod chunk;
+mod head;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+
+use chunk::ChunkScan;
+use head::Framing;
+
+pub use head::{HEAD_BYTES_MAX, HEADERS_MAX};
+
+/// What hyper reads in place of a head that was refused. Its answer closes the connection.
+pub const REFUSED_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+
+/// Why bytes were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The message has no framing, or more than one reading (RFC 9112 §6.3, §2.2, §5).
+    #[error("the message's framing is ambiguous")]
+    Framing,
+    /// The head is longer than [`HEAD_BYTES_MAX`] or has more fields than [`HEADERS_MAX`].
+    #[error("the message's head is too large")]
+    HeadTooLarge,
+}
+
+/// What the guard of a connection and the service on it tell each other.
+#[derive(Debug, Default)]
+pub struct GuardState {
+    violation: AtomicU8,
+    resumed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl GuardState {
+    /// The reason why the connection's newest head, or the body under way, was refused.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        match self.violation.load(Ordering::Acquire) {
+            1 => Some(Violation::Framing),
+            2 => Some(Violation::HeadTooLarge),
+            _ => None,
+        }
+    }
+
+    /// Says that the answer to a CONNECT or an upgrade stays in HTTP: the next bytes are a head again.
+    pub fn resume(&self) {
+        self.resumed.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn refuse(&self, violation: Violation) {
+        let code = match violation {
+            Violation::Framing => 1,
+            Violation::HeadTooLarge => 2,
+        };
+        self.violation.store(code, Ordering::Release);
+    }
+}
+
+#[derive(Debug)]
+enum Expecting {
+    Head,
+    Body(u64),
+    Chunked(ChunkScan),
+    /// After CONNECT or `Upgrade`: nothing, until the service says what the answer was.
+    Answer,
+    /// After a refusal: nothing, for good.
+    End,
+}
+
+/// Reads from `T`, releasing only what has one framing. Writes pass unchanged.
+#[derive(Debug)]
+pub struct Guard<T> {
+    inner: Take<T>,
+    /// Read, and not yet found good.
+    held: BytesMut,
+    /// How much of `held` is known to hold no end of a head.
+    searched: usize,
+    /// Found good, and not yet handed over.
+    good: Bytes,
+    expecting: Expecting,
+    state: Arc<GuardState>,
+}
+
+impl<T: AsyncRead> Guard<T> {
+    /// Guards a connection from its first byte.
+    pub fn new(inner: T) -> Self {
+        Self {
+            inner: inner.take(u64::MAX),
+            held: BytesMut::new(),
+            searched: 0,
+            good: Bytes::new(),
+            expecting: Expecting::Head,
+            state: Arc::default(),
+        }
+    }
+
+    /// The state shared with the service on this connection.
+    pub fn state(&self) -> Arc<GuardState> {
+        Arc::clone(&self.state)
+    }
+
+    /// The connection itself, and what was read from it and not handed over: the bytes after a CONNECT.
+    pub fn into_parts(self) -> (Bytes, T) {
+        let mut left = BytesMut::from(&self.good[..]);
+        left.extend_from_slice(&self.held);
+        (left.freeze(), self.inner.into_inner())
+    }
+
+    /// Finds how many of `bytes` may be released, up to the end of the message that they are in.
+    /// Zero means that a head is still incomplete.
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        let mut good = 0;
+        while let Some(rest) = bytes.get(good..).filter(|rest| !rest.is_empty()) {
+            match &mut self.expecting {
+                Expecting::Head => {
+                    let Some(length) = head::end(rest, self.searched)? else {
+                        self.searched = rest.len();
+                        return Ok(good);
+                    };
+                    self.searched = 0;
+                    self.expecting = match head::framing(rest.get(..length).unwrap_or_default())? {
+                        Framing::None => return Ok(good + length),
+                        Framing::Length(length) => Expecting::Body(length),
+                        Framing::Chunked => Expecting::Chunked(ChunkScan::default()),
+                        Framing::LeavesHttp => Expecting::Answer,
+                    };
+                    good += length;
+                }
+                Expecting::Body(left) => {
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= length as u64;
+                    good += length;
+                    if *left == 0 {
+                        self.expecting = Expecting::Head;
+                        return Ok(good);
+                    }
+                }
+                Expecting::Chunked(scan) => {
+                    let (length, ended) = scan.advance(rest)?;
+                    good += length;
+                    if ended {
+                        self.expecting = Expecting::Head;
+                        return Ok(good);
+                    }
+                }
+                Expecting::Answer | Expecting::End => return Ok(good),
+            }
+        }
+        Ok(good)
+    }
+
+    /// Ends the connection's input: with a stand-in head when none was released of this message, with
+    /// an error inside a body.
+    fn refuse(&mut self, violation: Violation) -> io::Result<()> {
+        self.state.refuse(violation);
+        let in_head = matches!(self.expecting, Expecting::Head);
+        self.expecting = Expecting::End;
+        self.held.clear();
+        if in_head {
+            self.good = Bytes::from_static(REFUSED_HEAD);
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, violation))
+    }
+
+    fn poll_answered(&self, cx: &Context<'_>) -> Poll<()> {
+        self.state.waker.register(cx.waker());
+        if self.state.resumed.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guard<T> {
+    /// Releases from `held`; reads more of a head that is not complete. `Ready(false)` at the end.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let held = std::mem::take(&mut self.held);
+        let advanced = self.advance(&held);
+        self.held = held;
+        match advanced {
+            Ok(0) => {
+                self.inner.set_limit(HEAD_BYTES_MAX as u64 + 1);
+                let inner = Pin::new(&mut self.inner);
+                let read = ready!(tokio_util::io::poll_read_buf(inner, cx, &mut self.held))?;
+                Poll::Ready(Ok(read > 0))
+            }
+            Ok(good) => {
+                self.good = self.held.split_to(good).freeze();
+                Poll::Ready(Ok(true))
+            }
+            Err(violation) => Poll::Ready(self.refuse(violation).map(|()| true)),
+        }
+    }
+
+    /// The common case: the bytes go straight into the reader's buffer and are looked at there; what
+    /// must not be released yet is taken out again.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let start = buf.filled().len();
+        // Within a body of known length nothing past its end is read, so nothing is ever copied.
+        self.inner.set_limit(if let Expecting::Body(left) = self.expecting { left } else { u64::MAX });
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let filled = buf.filled().get(start..).unwrap_or_default();
+        if filled.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        match self.advance(filled) {
+            Ok(good) => {
+                self.held.extend_from_slice(filled.get(good..).unwrap_or_default());
+                buf.set_filled(start + good);
+                Poll::Ready(Ok(good > 0))
+            }
+            Err(violation) => {
+                buf.set_filled(start);
+                Poll::Ready(self.refuse(violation).map(|()| false))
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let guard = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            if guard.good.has_remaining() {
+                let length = guard.good.len().min(buf.remaining());
+                buf.put_slice(&guard.good.split_to(length));
+                return Poll::Ready(Ok(()));
+            }
+            match guard.expecting {
+                Expecting::End => return Poll::Pending,
+                Expecting::Answer => {
+                    ready!(guard.poll_answered(cx));
+                    guard.expecting = Expecting::Head;
+                }
+                _ if guard.held.is_empty() => {
+                    if ready!(guard.poll_direct(cx, buf))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                _ => {
+                    if !ready!(guard.poll_held(cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.inner.get_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.inner.get_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.inner.get_mut()).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.inner.get_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.get_ref().is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests;

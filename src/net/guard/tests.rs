@@ -1,0 +1,199 @@
+use super::*;
+use tokio::io::AsyncReadExt;
+
+/// Feeds `input` in pieces of `piece` bytes and collects what is released until the input ends, or
+/// until nothing more comes.
+async fn released(input: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>, bool) {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let mut guard = Guard::new(server);
+    let state = guard.state();
+    let input = input.to_vec();
+    let feeding = tokio::spawn(async move {
+        for part in input.chunks(piece) {
+            tokio::io::AsyncWriteExt::write_all(&mut client, part).await.expect("fed");
+            tokio::task::yield_now().await;
+        }
+        drop(client);
+    });
+    let mut out = Vec::new();
+    let mut failed = false;
+    let mut buf = vec![0; 4096];
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = guard.read(&mut buf) => read,
+            // Only a guard that waits for good gets here.
+            () = async { for _ in 0..2000 { tokio::task::yield_now().await; } } => break,
+        };
+        match read {
+            Ok(0) => break,
+            Ok(length) => out.extend_from_slice(&buf[..length]),
+            Err(_) => {
+                failed = true;
+                break;
+            }
+        }
+    }
+    feeding.abort();
+    (out, state.violation(), failed)
+}
+
+const PIECES: [usize; 4] = [1, 2, 7, 1 << 20];
+
+#[tokio::test]
+async fn messages_with_one_framing_pass_byte_for_byte() {
+    let good = [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0A;x=\"y\"\r\n0123456789\r\n0\r\nX-T: v\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+    ];
+    for text in good {
+        for piece in PIECES {
+            let (out, violation, failed) = released(text.as_bytes(), piece).await;
+            assert_eq!(
+                (String::from_utf8_lossy(&out).as_ref(), violation, failed),
+                (text, None, false),
+                "piece {piece}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn heads_with_no_or_two_framings_become_a_refusal() {
+    let bad = [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: cow, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
+        "GET / HTTP/1.1\r\nHost: a\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+        "GET / HTTP/1.1\r\n: empty\r\nHost: a\r\n\r\n",
+        "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+        "GET /\r\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 3\r\n\r\nabc",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    for text in bad {
+        for piece in PIECES {
+            let (out, violation, failed) = released(text.as_bytes(), piece).await;
+            assert_eq!(
+                (out.as_slice(), violation, failed),
+                (REFUSED_HEAD, Some(Violation::Framing), false),
+                "{text:?} in {piece}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_message_behind_a_good_one_spoils_only_itself() {
+    let good = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+    let input = format!("{good}GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    for piece in PIECES {
+        let (out, violation, _) = released(input.as_bytes(), piece).await;
+        assert_eq!(out, [good.as_bytes(), REFUSED_HEAD].concat());
+        assert_eq!(violation, Some(Violation::Framing));
+    }
+}
+
+#[tokio::test]
+async fn a_broken_chunked_body_is_an_error_in_the_body() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let extension = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(300));
+    let bad = [
+        "\r\n",
+        "g\r\n",
+        "+1\r\na\r\n",
+        " 1\r\na\r\n",
+        "1 \r\na\r\n",
+        "0x1\r\na\r\n",
+        "1\na\r\n",
+        "1\r\na\n",
+        "1\r\nab\r\n",
+        "1;\n\r\na\r\n",
+        "1;\0\r\na\r\n",
+        "1000000000000000\r\na",
+        "-1\r\n",
+        "0\r\n folded\r\n\r\n",
+        "0\r\nx: a\n\r\n",
+        "0\r\nx: \0\r\n\r\n",
+        &extension,
+    ];
+    for body in bad {
+        for piece in PIECES {
+            let (_, violation, failed) = released(format!("{head}{body}").as_bytes(), piece).await;
+            assert_eq!((violation, failed), (Some(Violation::Framing), true), "{body:?} in {piece}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_and_field_bounds_hold_to_the_byte() {
+    let longest = |extra: usize| {
+        let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX - frame + extra))
+    };
+    assert_eq!(released(longest(0).as_bytes(), 1 << 20).await.1, None);
+    assert_eq!(released(longest(1).as_bytes(), 1 << 20).await.1, Some(Violation::HeadTooLarge));
+    assert_eq!(released(&vec![b'a'; HEAD_BYTES_MAX * 2], 4096).await.1, Some(Violation::HeadTooLarge));
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
+    assert_eq!(released(fields(HEADERS_MAX).as_bytes(), 1 << 20).await.1, None);
+    assert_eq!(released(fields(HEADERS_MAX + 1).as_bytes(), 1 << 20).await.1, Some(Violation::HeadTooLarge));
+}
+
+#[tokio::test]
+async fn bytes_after_a_connect_wait_for_its_answer() {
+    let connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let mut guard = Guard::new(server);
+    let state = guard.state();
+    tokio::io::AsyncWriteExt::write_all(&mut client, &[connect.as_slice(), b"\x16\x03\x01 not a head"].concat())
+        .await
+        .expect("fed");
+    let mut buf = [0; 4096];
+    let length = guard.read(&mut buf).await.expect("the head");
+    assert_eq!(&buf[..length], connect);
+    let waiting = futures_util::poll!(Box::pin(guard.read(&mut buf)));
+    assert!(waiting.is_pending(), "nothing after the CONNECT is read as HTTP");
+    let (left, _) = guard.into_parts();
+    assert_eq!(left, &b"\x16\x03\x01 not a head"[..]);
+    assert_eq!(state.violation(), None);
+}
+
+#[tokio::test]
+async fn a_refused_connect_leaves_the_connection_usable() {
+    let connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let mut guard = Guard::new(server);
+    let state = guard.state();
+    for _ in 0..3 {
+        tokio::io::AsyncWriteExt::write_all(&mut client, connect).await.expect("fed");
+        let mut buf = [0; 4096];
+        let length = guard.read(&mut buf).await.expect("the head");
+        assert_eq!(&buf[..length], connect);
+        state.resume();
+    }
+}
