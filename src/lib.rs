@@ -4,9 +4,12 @@
 //!
 //! - words: [`clock`], [`request`]
 //! - pure: [`capability`]
+//! - IO: [`store`]
 
 pub mod clock;
 pub mod net;
 pub mod request;
 
 pub mod capability;
+
+pub mod store;

@@ -1,0 +1,110 @@
+//! A private file is for its owner alone; one that is not is refused, with what to type.
+//!
+//! A symbolic link is followed (mounted secrets are links to links), if it is ours or the system's, and the file behind
+//! it is held to the same rule. `root` counts as ours: it can read everything anyway.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::StoreError;
+
+/// No key file or sealed store is larger than this, in bytes.
+pub const PRIVATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+const OTHERS: u32 = 0o077;
+const STICKY: u32 = 0o1000;
+const EVERYBODY_WRITES: u32 = 0o002;
+
+/// Refuses a private file that others can read, replace, or have put there.
+///
+/// # Errors
+/// [`StoreError::Exposed`] (its hint is the `chmod` to type), [`StoreError::Owner`], [`StoreError::OpenFolder`],
+/// [`StoreError::NotAFile`], [`StoreError::Missing`], [`StoreError::Io`].
+pub fn check_private(path: &Path) -> Result<(), StoreError> {
+    check_way(path)?;
+    let found = path.metadata().map_err(|source| StoreError::io("read", path, source))?;
+    check_file(path, &found)
+}
+
+/// Refuses a private folder that others can use.
+///
+/// # Errors
+/// As [`check_private`].
+pub fn check_folder(path: &Path) -> Result<(), StoreError> {
+    let found = path.metadata().map_err(|source| StoreError::io("read", path, source))?;
+    check_owner(path, &found)?;
+    let mode = found.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(StoreError::Exposed { path: path.to_owned(), mode, wanted: 0o700 });
+    }
+    Ok(())
+}
+
+/// Reads a private file: the handle that is read is the one that was checked.
+///
+/// # Errors
+/// As [`check_private`]; [`StoreError::TooLarge`] above [`PRIVATE_BYTES_MAX`].
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    check_way(path)?;
+    let file = File::open(path).map_err(|source| StoreError::io("read", path, source))?;
+    let found = file.metadata().map_err(|source| StoreError::io("read", path, source))?;
+    check_file(path, &found)?;
+    // Room for all of it at once, so that no half-grown copy is left behind in freed memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0).saturating_add(1)));
+    let limit = found.len().min(PRIVATE_BYTES_MAX);
+    file.take(limit).read_to_end(&mut bytes).map_err(|source| StoreError::io("read", path, source))?;
+    Ok(bytes)
+}
+
+/// The links and the folders on the way: whoever can replace the file can choose what we read.
+fn check_way(path: &Path) -> Result<(), StoreError> {
+    let link = path.symlink_metadata().map_err(|source| StoreError::io("read", path, source))?;
+    check_parent(path)?;
+    if link.is_symlink() {
+        check_owner(path, &link)?;
+        let behind = path.canonicalize().map_err(|source| StoreError::io("read", path, source))?;
+        check_parent(&behind)?;
+    }
+    Ok(())
+}
+
+fn check_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    let folder = parent.metadata().map_err(|source| StoreError::io("read", parent, source))?;
+    // With the sticky bit, as in /tmp, others can add files but not replace ours.
+    if folder.mode() & EVERYBODY_WRITES != 0 && folder.mode() & STICKY == 0 {
+        return Err(StoreError::OpenFolder { path: parent.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path, found: &Metadata) -> Result<(), StoreError> {
+    if !found.is_file() {
+        return Err(StoreError::NotAFile { path: path.to_owned() });
+    }
+    check_owner(path, found)?;
+    let mode = found.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(StoreError::Exposed { path: path.to_owned(), mode, wanted: 0o600 });
+    }
+    if found.len() > PRIVATE_BYTES_MAX {
+        return Err(StoreError::TooLarge { path: path.to_owned(), bytes_max: PRIVATE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+fn check_owner(path: &Path, found: &Metadata) -> Result<(), StoreError> {
+    let (owner, us) = (found.uid(), nix::unistd::geteuid().as_raw());
+    if owner == us || owner == 0 {
+        return Ok(());
+    }
+    Err(StoreError::Owner { path: path.to_owned(), owner })
+}
