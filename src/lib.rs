@@ -3,7 +3,7 @@
 //! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
 //!
 //! - words: [`clock`], [`request`]
-//! - pure: [`capability`]
+//! - pure: [`capability`], [`credential`]
 //! - IO: [`store`]
 
 pub mod clock;
@@ -11,5 +11,6 @@ pub mod net;
 pub mod request;
 
 pub mod capability;
+pub mod credential;
 
 pub mod store;
