@@ -33,7 +33,7 @@ pub(crate) async fn answer(root: &Path, request: Request<ObservedBody>) -> Respo
         .env("REMOTE_USER", "agent")
         .env("REMOTE_ADDR", "127.0.0.1")
         .env("REQUEST_METHOD", parts.method.as_str())
-        .env("PATH_INFO", parts.uri.path().trim_start_matches("/git"))
+        .env("PATH_INFO", parts.uri.path())
         .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
         .env("CONTENT_TYPE", header("content-type"))
         .env("CONTENT_LENGTH", header("content-length"))

@@ -15,7 +15,7 @@
 //! | `/close` | 200 and `Connection: close` |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/grpc/Unary`, `/grpc/Stream`, `/grpc/Fail` | gRPC: the message back, three times, or status 9 |
-//! | `/git/…` | `git http-backend` |
+//! | `/….git/…` | `git http-backend` |
 //! | a path given to [`super::origin::Origin::put`] | that file |
 
 use std::convert::Infallible;
@@ -119,11 +119,11 @@ async fn respond(
         ("close", None) => closing(text(StatusCode::OK, "goodbye")),
         ("ws", None) => websocket(&request, upgrade),
         ("grpc", Some(method)) => grpc(method, request).await,
-        ("git", _) => {
+        _ if path.contains(".git/") => {
             let root = shared.git_root.lock().unwrap().clone();
             git_backend::answer(&root.expect("serve_git was not called"), request).await
         }
-        _ => file(&path, request.method(), shared),
+        _ => file(&path, request, shared).await,
     }
 }
 
@@ -253,12 +253,14 @@ async fn grpc(method: &str, request: Request<ObservedBody>) -> Response<AnyBody>
     with_header(response, header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
 }
 
-fn file(path: &str, method: &Method, shared: &Shared) -> Response<AnyBody> {
+async fn file(path: &str, request: Request<ObservedBody>, shared: &Shared) -> Response<AnyBody> {
+    let is_head = request.method() == Method::HEAD;
+    let _ = request.into_body().collect().await;
     let Some((content_type, body)) = shared.files.lock().unwrap().get(path).cloned() else {
         return text(StatusCode::NOT_FOUND, "nothing here");
     };
     let length = body.len();
-    let body = if method == Method::HEAD { Full::default() } else { Full::new(body) };
+    let body = if is_head { Full::default() } else { Full::new(body) };
     let response = Response::new(body.boxed_unsync());
     let response = with_header(response, header::CONTENT_LENGTH, HeaderValue::from(length));
     with_header(response, header::CONTENT_TYPE, HeaderValue::from_str(&content_type).unwrap())

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) ticks: broadcast::Sender<Option<Bytes>>,
     /// Fixed answers by path: content type and body.
     pub(crate) files: Mutex<BTreeMap<String, (String, Bytes)>>,
-    /// Where `/git/…` finds its repositories.
+    /// Where `/….git/…` finds its repositories.
     pub(crate) git_root: Mutex<Option<PathBuf>>,
     connections: AtomicU64,
 }
@@ -112,7 +112,7 @@ impl Origin {
         self.shared.files.lock().unwrap().insert(path.to_owned(), (content_type.to_owned(), body.into()));
     }
 
-    /// Serves the bare repositories in `root` under `/git/`, with `git http-backend`.
+    /// Serves the bare repositories in `root`, with `git http-backend`.
     pub(crate) fn serve_git(&self, root: PathBuf) {
         *self.shared.git_root.lock().unwrap() = Some(root);
     }

@@ -1,0 +1,331 @@
+//! Narrows as its users run it: a temporary home made with `capctl`, the `narrows` binary on port 0, and capabilities
+//! minted on the command line.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::PATIENCE;
+use super::ca::TestCa;
+use super::client::{Ran, clean, run};
+use super::origin::Origin;
+
+/// A home, and what its configuration will say.
+pub(crate) struct TestEnv {
+    pub(crate) ca: TestCa,
+    dir: tempfile::TempDir,
+    connect_to: Vec<(String, SocketAddr)>,
+    services: String,
+    settings: String,
+    /// Catalogue services to add, with their credential's name.
+    catalogue: Vec<(String, String)>,
+}
+
+/// A capability and its holder's key, as files.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) capability: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) public: String,
+}
+
+impl TestEnv {
+    /// `capctl init`, and a certificate authority for the origins.
+    pub(crate) fn new() -> Self {
+        let env = Self {
+            ca: TestCa::new(),
+            dir: tempfile::tempdir().unwrap(),
+            connect_to: Vec::new(),
+            services: String::new(),
+            settings: String::new(),
+            catalogue: Vec::new(),
+        };
+        env.capctl(&["init"]).succeeded();
+        std::fs::write(env.home().join("origin-ca.pem"), env.ca.pem()).unwrap();
+        env
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    /// A file outside the home, for keys and capabilities.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A `capctl` on this home, not yet run.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = clean(Path::new(env!("CARGO_BIN_EXE_capctl")));
+        command.env("NARROWS_HOME", self.home()).env("HOME", self.dir.path()).env("USER", "tester");
+        command
+    }
+
+    #[track_caller]
+    pub(crate) fn capctl(&self, arguments: &[&str]) -> Ran {
+        run(self.command().args(arguments), b"")
+    }
+
+    /// Stores a secret, through stdin as a person would.
+    #[track_caller]
+    pub(crate) fn secret(&self, name: &str, value: &str) {
+        run(self.command().args(["secret", "set", name]), value.as_bytes()).succeeded();
+    }
+
+    /// Has the proxy dial `origin` for `host:443`.
+    pub(crate) fn dial(&mut self, host: &str, origin: &Origin) {
+        self.dial_at(&format!("{host}:443"), origin.addr);
+    }
+
+    pub(crate) fn dial_at(&mut self, host_and_port: &str, addr: SocketAddr) {
+        self.connect_to.push((host_and_port.to_owned(), addr));
+    }
+
+    /// Adds a `[[service]]` to the configuration.
+    pub(crate) fn service(&mut self, toml: &str) {
+        let _ = write!(self.services, "\n[[service]]\n{toml}\n");
+    }
+
+    /// Adds a service of the catalogue, with a secret of its own.
+    #[track_caller]
+    pub(crate) fn catalogue(&mut self, service: &str, secret: &str) {
+        let credential = format!("{service}-key");
+        self.secret(&credential, secret);
+        self.catalogue.push((service.to_owned(), credential));
+    }
+
+    /// Adds any other table to the configuration.
+    pub(crate) fn setting(&mut self, toml: &str) {
+        let _ = write!(self.settings, "\n{toml}\n");
+    }
+
+    /// The service that most tests use: `api.acme.test` with a bearer secret, dialled at `origin`.
+    pub(crate) fn acme(&mut self, secret: &str, origin: &Origin) {
+        self.secret("acme-key", secret);
+        self.dial("api.acme.test", origin);
+        self.service(
+            r#"name = "acme"
+credential = "acme-key"
+hosts = ["api.acme.test"]
+inject = "Authorization: Bearer {secret}""#,
+        );
+    }
+
+    /// Writes `narrows.toml` as it stands now; a running proxy takes it up.
+    pub(crate) fn write_config(&self) {
+        let root = std::fs::read_to_string(self.home().join("root.pub")).unwrap();
+        let mut toml = format!(
+            "listen = \"127.0.0.1:0\"\nadmin = \"off\"\naudience = \"local\"\n\n[roots]\n1 = \"{}\"\n\n\
+             [upstream]\nextra_ca = \"origin-ca.pem\"\n",
+            root.trim()
+        );
+        if !self.connect_to.is_empty() {
+            let rows: Vec<_> = self.connect_to.iter().map(|(name, addr)| format!("\"{name}\" = \"{addr}\"")).collect();
+            let _ = writeln!(toml, "connect_to = {{ {} }}", rows.join(", "));
+        }
+        toml.push_str(&self.settings);
+        toml.push_str(&self.services);
+        write_private(&self.home().join("narrows.toml"), &toml);
+        for (service, credential) in &self.catalogue {
+            self.capctl(&["service", "add", service, "--credential", credential]).succeeded();
+        }
+    }
+
+    /// A new holder with a capability from the root: `allow` are grants.
+    #[track_caller]
+    pub(crate) fn mint(&self, name: &str, allow: &[&str]) -> Holder {
+        let (key, capability) = (self.file(&format!("{name}.key")), self.file(&format!("{name}.cap")));
+        let public = run(self.command().args(["key", "new"]).arg(&key), b"").succeeded().stdout.trim().to_owned();
+        let mut mint = self.command();
+        mint.args(["mint", "--to", &public, "--user", "alice@example.com", "--expires", "1h", "--out"])
+            .arg(&capability);
+        for grant in allow {
+            mint.args(["--allow", grant]);
+        }
+        run(&mut mint, b"").succeeded();
+        Holder { capability, key, public }
+    }
+
+    /// Credentials that hold for ten minutes, from `capctl prove --presentation`.
+    #[track_caller]
+    pub(crate) fn presentation(&self, holder: &Holder) -> String {
+        self.prove(holder, &["--presentation", "10m"])
+    }
+
+    /// Credentials from `capctl prove` with these arguments.
+    #[track_caller]
+    pub(crate) fn prove(&self, holder: &Holder, arguments: &[&str]) -> String {
+        let mut prove = self.command();
+        prove.arg("prove").arg("--cap").arg(&holder.capability).arg("--key").arg(&holder.key).args(arguments);
+        run(&mut prove, b"").succeeded().stdout.trim().to_owned()
+    }
+
+    /// Writes the configuration and starts the proxy on it.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    /// The same with more variables in the proxy's environment.
+    #[track_caller]
+    pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        self.write_config();
+        let mut command = clean(Path::new(env!("CARGO_BIN_EXE_narrows")));
+        command.env("NARROWS_HOME", self.home()).env("HOME", self.dir.path()).envs(variables.iter().copied());
+        Daemon::start(command)
+    }
+
+    /// Every line of the journal so far, oldest first within a file.
+    pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
+        let mut lines = Vec::new();
+        for path in self.journal_files() {
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                lines.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
+            }
+        }
+        lines
+    }
+
+    /// Waits for a journal line that `wanted` holds for.
+    #[track_caller]
+    pub(crate) fn journal_line(&self, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lines = self.journal();
+            if let Some(line) = lines.iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < deadline, "no such line in the journal: {lines:#?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Every file under `audit/`, the ring among them.
+    pub(crate) fn journal_files(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.home().join("audit")) else { return Vec::new() };
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+}
+
+/// A running proxy. It is told to end, and must, when it is dropped.
+pub(crate) struct Daemon {
+    pub(crate) addr: SocketAddr,
+    child: Child,
+    log: Log,
+}
+
+/// What the proxy has written to stdout and stderr.
+#[derive(Clone, Default)]
+struct Log {
+    text: Arc<(Mutex<String>, Condvar)>,
+}
+
+impl Daemon {
+    #[track_caller]
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Log::default();
+        log.follow(child.stdout.take().unwrap());
+        log.follow(child.stderr.take().unwrap());
+        let mut daemon = Self { addr: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
+        let line = daemon.wait_for_log("listening on ");
+        let addr = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        daemon.addr = addr.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+        daemon
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What `HTTPS_PROXY` is for these credentials.
+    pub(crate) fn proxy_url(&self, credentials: &str) -> String {
+        format!("http://cap:{credentials}@{}", self.addr)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.text.0.lock().unwrap().clone()
+    }
+
+    /// Waits for a line with `words` in it.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&mut self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let (text, changed) = &*self.log.text;
+        let mut text = text.lock().unwrap();
+        loop {
+            if let Some(line) = text.lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ended = self.child.try_wait().unwrap();
+            assert!(!left.is_zero() && ended.is_none(), "narrows never said {words:?} ({ended:?}):\n{text}");
+            text = changed.wait_timeout(text, left.min(std::time::Duration::from_millis(200))).unwrap().0;
+        }
+    }
+
+    /// Asks the proxy to end and waits until it has; its log and its exit code.
+    pub(crate) fn stop(mut self) -> (String, Option<i32>) {
+        let code = self.end();
+        (self.log(), code)
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        None
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.end();
+        }
+        if std::thread::panicking() {
+            eprintln!("narrows said:\n{}", self.log());
+        }
+    }
+}
+
+impl Log {
+    fn follow(&self, stream: impl std::io::Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { return };
+                let mut text = log.text.0.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                log.text.1.notify_all();
+            }
+        });
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    // Replaced whole, as editors do: a running proxy never reads half a file.
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
