@@ -3,11 +3,32 @@
 //! Everything here is pure: time, keys, seeds and limits are arguments. Deliberately absent: sockets, files, clocks,
 //! randomness, and the Datalog engine on the way of a request.
 
+mod allowance;
+mod caveat;
+mod chain;
+mod container;
+mod failure;
+mod invalid;
+mod issue;
 mod key;
 mod proof;
+mod symbols;
+mod text;
+mod vocabulary;
 
+pub use allowance::{Budget, BudgetKind, Rate};
+pub use caveat::{Caveat, FailedRow, Mismatch, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX, ROWS_MAX};
+pub use chain::{
+    Block, BlockId, Chain, HOPS_MAX, Hop, InvalidBlockId, Limits, Roots, Verified, claimed_holder, verify,
+};
+pub use container::BLOCKS_MAX;
+pub use failure::Failure;
+pub use invalid::InvalidCapability;
+pub use issue::{AuthorityBlock, DelegationBlock, IssueError, NarrowingBlock, delegate, mint, narrow};
 pub use key::{Algorithm, BadSignature, InvalidKey, PrivateKey, PublicKey, SIGNATURE_BYTES, SigningFailed};
 pub use proof::{
     Context, FRESH_TTL_MAX_S, MalformedProof, NONCE_BYTES, PRESENTATION_TTL_DEFAULT_S, PROOF_BYTES, Proof, ProofError,
     ProofLimits, Proven, Purpose, SKEW_S,
 };
+pub use text::{CAPABILITY_BYTES_MAX, Capability, SealError};
+pub use vocabulary::{BlockKind, CHECKS_MAX, FACTS_MAX, Right};
