@@ -8,11 +8,13 @@ mod caveat;
 mod chain;
 mod container;
 mod failure;
+mod grant;
 mod invalid;
 mod issue;
 mod key;
 mod proof;
 mod symbols;
+mod terms;
 mod text;
 mod vocabulary;
 
@@ -23,12 +25,17 @@ pub use chain::{
 };
 pub use container::BLOCKS_MAX;
 pub use failure::Failure;
+pub use grant::{COLUMNS, Grant, GrantError, ParamNames, TooManyGrants, WEB, grants_to_check, rights_of};
 pub use invalid::InvalidCapability;
 pub use issue::{AuthorityBlock, DelegationBlock, IssueError, NarrowingBlock, delegate, mint, narrow};
 pub use key::{Algorithm, BadSignature, InvalidKey, PrivateKey, PublicKey, SIGNATURE_BYTES, SigningFailed};
 pub use proof::{
     Context, FRESH_TTL_MAX_S, MalformedProof, NONCE_BYTES, PRESENTATION_TTL_DEFAULT_S, PROOF_BYTES, Proof, ProofError,
     ProofLimits, Proven, Purpose, SKEW_S,
+};
+pub use terms::{
+    InvalidTerm, audiences, expires_at, max_hops, not_before, parse_duration_s, parse_moment, parse_rate, parse_size,
+    proofs,
 };
 pub use text::{CAPABILITY_BYTES_MAX, Capability, SealError};
 pub use vocabulary::{BlockKind, CHECKS_MAX, FACTS_MAX, Right};
