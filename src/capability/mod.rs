@@ -13,6 +13,7 @@ mod invalid;
 mod issue;
 mod key;
 mod proof;
+mod replay;
 mod symbols;
 mod terms;
 mod text;
@@ -33,6 +34,7 @@ pub use proof::{
     Context, FRESH_TTL_MAX_S, MalformedProof, NONCE_BYTES, PRESENTATION_TTL_DEFAULT_S, PROOF_BYTES, Proof, ProofError,
     ProofLimits, Proven, Purpose, SKEW_S,
 };
+pub use replay::{NONCES_MAX, NONCES_PER_AUTHORITY_MAX, Replay, ReplayCache};
 pub use terms::{
     InvalidTerm, audiences, expires_at, max_hops, not_before, parse_duration_s, parse_moment, parse_rate, parse_size,
     proofs,
