@@ -3,8 +3,11 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use support::ca::{Alpn, TestCa};
-use support::client::{Ran, clean, program, run, skip};
+use support::client::{Ran, clean, node, program, python, run, skip};
 use support::handlers::pattern;
 use support::origin::Origin;
 use support::raw::{RawOrigin, Step};
@@ -66,4 +69,85 @@ fn curl(ca: &TestCa, port: u16, arguments: &[&str], path: &str) -> Option<Ran> {
         .args(arguments)
         .arg(format!("https://api.acme.test:{port}{path}"));
     Some(run(&mut command, b"").succeeded())
+}
+
+#[test]
+fn the_client_scripts_work_with_no_proxy_between() {
+    let ca = TestCa::new();
+    let origin = Origin::https(&ca, &["localhost"], Alpn::Both);
+    origin.put("/v1/items", "text/plain", "from the origin");
+    let cases = [
+        ("", "python/urllib_client.py", "GET", "/v1/items", "from the origin"),
+        ("requests", "python/requests_client.py", "GET", "/v1/items", "from the origin"),
+        ("httpx", "python/httpx_client.py", "GET", "/v1/items", "from the origin"),
+        ("aiohttp", "python/aiohttp_client.py", "GET", "/v1/items", "from the origin"),
+        ("websockets", "python/websockets_client.py", "GET", "/ws", "101 hello"),
+        ("grpc", "python/grpc_client.py", "Unary", "/grpc/Unary", "OK hello"),
+        ("grpc", "python/grpc_client.py", "Stream", "/grpc/Stream", "OK hello hello hello"),
+        ("grpc", "python/grpc_client.py", "Unary", "/grpc/Fail", "not today"),
+    ];
+    for (modules, script, method, path, wanted) in cases {
+        let Some(python) = python(modules) else {
+            skip(script, "no Python with what it imports");
+            continue;
+        };
+        direct(&ca, &python, script, method, &format!("https://localhost:{}{path}", origin.port())).says(wanted);
+    }
+    let cases = [
+        ("undici", "node/undici_client.cjs", "GET", "/v1/items", "from the origin"),
+        ("axios", "node/axios_client.cjs", "GET", "/v1/items", "from the origin"),
+        ("@grpc/grpc-js", "node/grpc_client.cjs", "Unary", "/grpc/Unary", "OK hello"),
+        ("@grpc/grpc-js", "node/grpc_client.cjs", "Stream", "/grpc/Stream", "OK hello hello hello"),
+        ("@grpc/grpc-js", "node/grpc_client.cjs", "Unary", "/grpc/Fail", "not today"),
+    ];
+    for (package, script, method, path, wanted) in cases {
+        let Some((node, modules)) = node(package) else {
+            skip(script, "no node with its package");
+            continue;
+        };
+        let url = format!("https://localhost:{}{path}", origin.port());
+        let mut command = clean(&node);
+        trust(&mut command, &ca).env("NODE_PATH", modules).arg(client_script(script)).args([method, &url]);
+        run(&mut command, b"").says(wanted);
+    }
+}
+
+#[test]
+fn git_clones_from_the_smart_http_origin() {
+    let Some(git) = program("git") else { return skip("origin_git", "there is no git") };
+    let ca = TestCa::new();
+    let origin = Origin::https(&ca, &["localhost"], Alpn::Both);
+    let dir = tempfile::tempdir().unwrap();
+    let bare = dir.path().join("acme/widgets.git");
+    let command = || {
+        let mut command = clean(&git);
+        trust(&mut command, &ca).env("HOME", dir.path());
+        command
+    };
+    run(command().args(["init", "--quiet", "--bare"]).arg(&bare), b"").succeeded();
+    origin.serve_git(dir.path().to_owned());
+    let url = format!("https://localhost:{}/acme/widgets.git", origin.port());
+    run(command().args(["clone", &url]).arg(dir.path().join("tree")), b"").succeeded();
+    assert!(origin.seen().iter().all(|seen| seen.path.starts_with("/acme/widgets.git/")));
+}
+
+fn direct(ca: &TestCa, program: &Path, script: &str, method: &str, url: &str) -> Ran {
+    let mut command = clean(program);
+    run(trust(&mut command, ca).arg(client_script(script)).args([method, url]), b"")
+}
+
+fn client_script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// Clients agree on no one variable.
+fn trust<'a>(command: &'a mut Command, ca: &TestCa) -> &'a mut Command {
+    let variables = [
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+        "GIT_SSL_CAINFO",
+    ];
+    command.envs(variables.map(|name| (name, ca.pem_path())))
 }
