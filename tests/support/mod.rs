@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each binary uses its own part of these")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
+pub(crate) mod agent;
 pub(crate) mod ca;
 pub(crate) mod client;
 pub(crate) mod daemon;
