@@ -2,8 +2,16 @@
 //! agent's own is removed first, and the placeholder that the agent holds instead.
 //!
 //! Everything here is pure. Deliberately absent: where secrets are kept (`store`), which service
-//! uses which (`service`), and any way to print a secret.
+//! uses which (`service`), and any way to print a secret. **Invariant**: [`Injector::apply`] takes
+//! the [`Stripped`] that only [`Slots`] makes, so nothing is injected beside an agent's own value.
 
+mod injection;
+mod placeholder;
+pub(crate) mod query;
 mod secret;
+mod slots;
 
+pub use injection::{BadInjection, Injection, Injector};
+pub use placeholder::{BadShape, Shape, is_placeholder, placeholder};
 pub use secret::{BadSecret, BadSecretName, SECRET_BYTES_MAX, Secret, SecretName};
+pub use slots::{BadSlot, Slot, Slots, Stripped, Unwritable};
