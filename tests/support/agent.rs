@@ -16,7 +16,7 @@ use super::daemon::{Daemon, TestEnv};
 /// Where the proxy is, what it is shown, and whose leaves are trusted.
 #[derive(Clone)]
 pub(crate) struct Agent {
-    proxy: SocketAddr,
+    pub(crate) proxy: SocketAddr,
     credentials: Option<String>,
     roots: Arc<RootCertStore>,
 }
@@ -101,6 +101,17 @@ impl Agent {
         let (answer, wire) = self.connect(&format!("{host}:{port}"));
         assert_eq!(answer.status(), 200, "{answer:?}");
         assert!(wire.ahead.is_empty(), "bytes before the handshake");
+        let name = ServerName::try_from(sni.to_owned()).unwrap();
+        let mut connection = ClientConnection::new(Arc::new(self.tls(alpn)), name).unwrap();
+        let mut tcp = wire.stream;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp)?;
+        }
+        Ok(Wire { stream: StreamOwned::new(connection, tcp), ahead: Vec::new() })
+    }
+
+    /// TLS settings that trust the home's CA and offer `alpn`.
+    pub(crate) fn tls(&self, alpn: &[&str]) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -108,13 +119,7 @@ impl Agent {
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(sni.to_owned()).unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut tcp = wire.stream;
-        while connection.is_handshaking() {
-            connection.complete_io(&mut tcp)?;
-        }
-        Ok(Wire { stream: StreamOwned::new(connection, tcp), ahead: Vec::new() })
+        config
     }
 
     /// One request on a tunnel of its own.

@@ -108,8 +108,12 @@ impl TestEnv {
 
     /// The service that most tests use: `api.acme.test` with a bearer secret, dialled at `origin`.
     pub(crate) fn acme(&mut self, secret: &str, origin: &Origin) {
+        self.acme_at(secret, origin.addr);
+    }
+
+    pub(crate) fn acme_at(&mut self, secret: &str, addr: SocketAddr) {
         self.secret("acme-key", secret);
-        self.dial("api.acme.test", origin);
+        self.dial_at("api.acme.test:443", addr);
         self.service(
             r#"name = "acme"
 credential = "acme-key"
@@ -141,6 +145,12 @@ inject = "Authorization: Bearer {secret}""#,
     /// A new holder with a capability from the root: `allow` are grants.
     #[track_caller]
     pub(crate) fn mint(&self, name: &str, allow: &[&str]) -> Holder {
+        self.mint_with(name, allow, &[])
+    }
+
+    /// The same with more arguments to `capctl mint`.
+    #[track_caller]
+    pub(crate) fn mint_with(&self, name: &str, allow: &[&str], more: &[&str]) -> Holder {
         let (key, capability) = (self.file(&format!("{name}.key")), self.file(&format!("{name}.cap")));
         let public = run(self.command().args(["key", "new"]).arg(&key), b"").succeeded().stdout.trim().to_owned();
         let mut mint = self.command();
@@ -149,7 +159,7 @@ inject = "Authorization: Bearer {secret}""#,
         for grant in allow {
             mint.args(["--allow", grant]);
         }
-        run(&mut mint, b"").succeeded();
+        run(mint.args(more), b"").succeeded();
         Holder { capability, key, public }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod ca;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod git_backend;
+pub(crate) mod h2_agent;
 pub(crate) mod handlers;
 pub(crate) mod origin;
 pub(crate) mod raw;
