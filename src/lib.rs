@@ -4,7 +4,7 @@
 //!
 //! - words: [`clock`], [`request`]
 //! - pure: [`capability`], [`credential`]
-//! - IO: [`store`]
+//! - IO: [`store`], [`audit`]
 
 pub mod clock;
 pub mod net;
@@ -13,4 +13,5 @@ pub mod request;
 pub mod capability;
 pub mod credential;
 
+pub mod audit;
 pub mod store;

@@ -1,0 +1,158 @@
+//! The end of one chain: where the next line goes, and what it must point back to.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::line::{Head, sha256};
+use super::{Durability, files};
+
+/// A chain open for appending. Lines are written at a known offset, so that a line half-written is written again.
+#[derive(Debug)]
+pub(super) struct Chain {
+    dir: PathBuf,
+    stem: String,
+    index: u32,
+    file: File,
+    offset: u64,
+    pub(super) head: Head,
+    pub(super) lines: u64,
+    durability: Durability,
+    rotate_bytes: u64,
+}
+
+impl Chain {
+    /// Starts a chain in a file that must not exist yet.
+    pub(super) fn create(dir: &Path, stem: &str, durability: Durability, rotate_bytes: u64) -> io::Result<Self> {
+        let file = new_file(&files::path(dir, stem, 0))?;
+        let (dir, stem) = (dir.to_owned(), stem.to_owned());
+        Ok(Self { dir, stem, index: 0, file, offset: 0, head: [0; 32], lines: 0, durability, rotate_bytes })
+    }
+
+    /// Opens a dead process's chain where its last whole line ends; what is torn after it is cut off.
+    ///
+    /// Also returns the lines of the last `tail_bytes` of the chain, in which a line may already be that a ring still
+    /// holds.
+    pub(super) fn resume(dir: &Path, stem: &str, tail_bytes: u64) -> io::Result<(Self, Vec<u8>)> {
+        let found = files::of_chain(dir, stem)?;
+        let Some(last) = found.last() else {
+            return Ok((Self::create(dir, stem, Durability::Disk, u64::MAX)?, Vec::new()));
+        };
+        let mut tail = Vec::new();
+        for file in found.iter().rev() {
+            let room = tail_bytes.saturating_sub(tail.len() as u64);
+            if room == 0 {
+                break;
+            }
+            let mut before = read_end(&file.path, room)?;
+            before.append(&mut tail);
+            tail = before;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&last.path)?;
+        let length = file.metadata()?.len();
+        let torn = tail.iter().rev().take_while(|&&byte| byte != b'\n').count() as u64;
+        let offset = length.saturating_sub(torn);
+        file.set_len(offset)?;
+        tail.truncate(tail.len() - usize::try_from(torn.min(length)).unwrap_or(0));
+        let head = last_head(&tail);
+        let chain = Self {
+            dir: dir.to_owned(),
+            stem: stem.to_owned(),
+            index: last.index,
+            file,
+            offset,
+            head,
+            lines: 0,
+            durability: Durability::Disk,
+            rotate_bytes: u64::MAX,
+        };
+        Ok((chain, tail))
+    }
+
+    /// Appends whole lines, all of them or none. On an error the same call can be made again.
+    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.offset >= self.rotate_bytes || !self.in_place() {
+            self.next_file()?;
+        }
+        let written = self.file.write_all_at(lines, self.offset).and_then(|()| match self.durability {
+            Durability::Kernel => Ok(()),
+            // After a failed sync the kernel may drop what was written: then the lines are written again, not only
+            // synced again.
+            Durability::Disk => self.file.sync_data(),
+        });
+        if let Err(error) = written {
+            // If this fails too, the next try overwrites what is torn, or recovery cuts it.
+            let _ = self.file.set_len(self.offset);
+            return Err(error);
+        }
+        self.offset += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until everything is on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes a chain that never got a line.
+    pub(super) fn remove_if_empty(&self) {
+        if self.lines == 0 && self.index == 0 && self.offset == 0 {
+            // An empty file left behind is untidy, not wrong.
+            let _ = std::fs::remove_file(files::path(&self.dir, &self.stem, 0));
+        }
+    }
+
+    /// Goes on in the next file of the chain; its first line points back to the last of this one.
+    fn next_file(&mut self) -> io::Result<()> {
+        let mut index = self.index;
+        let file = loop {
+            index = index.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
+            match new_file(&files::path(&self.dir, &self.stem, index)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => break made?,
+            }
+        };
+        if self.durability == Durability::Disk {
+            self.sync()?;
+        }
+        self.file = file;
+        self.index = index;
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Whether the file is still found under its name: lines in a removed file are lost.
+    fn in_place(&self) -> bool {
+        is_at(&self.file, &files::path(&self.dir, &self.stem, self.index))
+    }
+}
+
+/// Whether `path` still leads to the open `file`.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The last `bytes_max` bytes of a file.
+fn read_end(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(bytes_max);
+    let mut bytes = vec![0; usize::try_from(length - from).map_err(|_| io::ErrorKind::FileTooLarge)?];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(bytes)
+}
+
+/// The hash of the last whole line. Of none, zeros; of a line that is not ours, what it hashes to: the next line then
+/// still points back to something, and `verify` names the stranger.
+fn last_head(lines: &[u8]) -> Head {
+    let Some(end) = lines.iter().rposition(|&byte| byte == b'\n') else { return [0; 32] };
+    let line = lines[..end].rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    super::verify::split(line).map_or_else(|| sha256(line), |parts| parts.hash)
+}

@@ -1,0 +1,335 @@
+//! The journal as a process has it open.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ulid::Ulid;
+
+use super::auth::Tally;
+use super::chain::Chain;
+use super::files;
+use super::line::Head;
+use super::record::{Ended, Intent, Outcome};
+use super::recover::{self, boot_id};
+use super::ring::{NoSlot, Ring, Shape};
+use super::writer::Writer;
+use crate::clock::UnixSeconds;
+use crate::store::{StoreError, private};
+
+/// When a line counts as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When the kernel has it: it survives the death of the process, however sudden. What the kernel had not written out
+    /// yet (by default up to some 30 s) is lost with the power.
+    #[default]
+    Kernel,
+    /// When the disk has it (`fdatasync` after every batch): a power cut loses the last few milliseconds, and what was in
+    /// flight.
+    Disk,
+}
+
+/// How a journal is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct JournalOptions {
+    /// When a line counts as written.
+    pub durability: Durability,
+    /// A file that has reached this size, in bytes, is followed by the next.
+    pub rotate_bytes: u64,
+    /// So many requests can be begun and without a line at once (from 16 to 1 048 576); a sixteenth of it again is for
+    /// requests with long paths or chains. One takes 3.5 KiB on the disk.
+    pub in_flight_max: usize,
+}
+
+impl Default for JournalOptions {
+    /// The kernel's word, 64 MiB a file, 8192 requests at once (28 MiB).
+    fn default() -> Self {
+        Self { durability: Durability::Kernel, rotate_bytes: 64 << 20, in_flight_max: 8192 }
+    }
+}
+
+/// Why the journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The folder is not private, or not there and cannot be made.
+    #[error(transparent)]
+    Folder(#[from] StoreError),
+    /// A file in it cannot be made: a full disk, no permission.
+    #[error("the journal in {} cannot be {action}", dir.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The journal's folder.
+        dir: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Why a request cannot be begun: it must be refused (`journal_unavailable`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Lines cannot be written at the moment.
+    #[error("the journal cannot be written")]
+    Failing,
+    /// Too many requests are in flight, or the disk is too slow for them.
+    #[error("the journal has no room for another request in flight")]
+    Full,
+    /// This request's texts do not fit the largest slot.
+    #[error("the request is too large to be journalled")]
+    TooLarge,
+}
+
+/// How the journal does, for readiness and metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    /// Why new requests are refused; `None` when they are not.
+    pub refusing: Option<Unavailable>,
+    /// Lines written by this process.
+    pub lines: u64,
+    /// Requests begun and without a line.
+    pub in_flight: usize,
+    /// The hash of the last line; zeros before the first.
+    pub head: [u8; 32],
+}
+
+/// What requests, the writer and open entries share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) ring: Ring,
+    /// Open, and locked, as long as anybody can write into the ring.
+    pub(super) ring_file: File,
+    pub(super) ring_path: PathBuf,
+    pub(super) failures: Tally,
+    pub(super) stop: AtomicBool,
+    refusing: AtomicU8,
+    written: Mutex<Written>,
+    progress: Condvar,
+}
+
+#[derive(Debug)]
+struct Written {
+    lines: u64,
+    head: Head,
+}
+
+const ACCEPTING: u8 = 0;
+const REFUSING: u8 = 1;
+
+impl Shared {
+    /// The writer's word on whether requests may begin. Said to the log when it changes.
+    pub(super) fn refuse(&self, why: Option<Unavailable>, cause: &str) {
+        let now = if why.is_some() { REFUSING } else { ACCEPTING };
+        if self.refusing.swap(now, Ordering::AcqRel) == now {
+            return;
+        }
+        if why.is_some() {
+            tracing::error!(cause, "the journal cannot be written: requests are refused");
+        } else {
+            tracing::info!("the journal can be written again");
+        }
+    }
+
+    pub(super) fn wrote(&self, lines: u64, head: &Head) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.lines += lines;
+        written.head = *head;
+        drop(written);
+        self.progress.notify_all();
+    }
+}
+
+/// The journal of this process: a chain of its own in a folder that it may share.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Opens a journal: completes the chains of processes that died, then starts a chain of its own.
+    ///
+    /// The folder is made if it is missing (0700). Chains that cannot be completed now are left for the next time, with
+    /// a word to the log.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn open(dir: &Path, options: JournalOptions) -> Result<Self, JournalError> {
+        let dir = prepare(dir)?;
+        Self::open_in(&dir, options).map_err(|source| JournalError::Io { action: "opened", dir, source })
+    }
+
+    fn open_in(dir: &Path, options: JournalOptions) -> io::Result<Self> {
+        // Held until our ring is locked: nobody may take it for a dead process's.
+        let turn = File::open(dir)?;
+        turn.lock()?;
+        recover::all(dir)?;
+        let (stem, chain) = start_chain(dir, options)?;
+        let ring_path = files::ring_path(dir, &stem);
+        let made = make_ring(&ring_path, options);
+        let (ring_file, ring) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = fs::remove_file(&ring_path);
+                chain.remove_if_empty();
+                return Err(error);
+            }
+        };
+        drop(turn);
+        let shared = Arc::new(Shared {
+            ring,
+            ring_file,
+            ring_path,
+            failures: Tally::default(),
+            stop: AtomicBool::new(false),
+            refusing: AtomicU8::new(ACCEPTING),
+            written: Mutex::new(Written { lines: 0, head: [0; 32] }),
+            progress: Condvar::new(),
+        });
+        let writer = Writer::new(Arc::clone(&shared), chain);
+        let writer = thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// Records what a request is about to do. When this returns, the record outlives a kill of the process; only then
+    /// may the upstream see a byte.
+    ///
+    /// No system call, no lock, no allocation; nobody is woken.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: the request must be refused.
+    pub fn begin(&self, intent: &Intent<'_>) -> Result<Entry, Unavailable> {
+        if self.shared.refusing.load(Ordering::Acquire) == REFUSING {
+            return Err(Unavailable::Failing);
+        }
+        let slot = self.shared.ring.begin(intent).map_err(|why| match why {
+            NoSlot::Full => Unavailable::Full,
+            NoSlot::TooLarge => Unavailable::TooLarge,
+        })?;
+        Ok(Entry { shared: Arc::clone(&self.shared), id: intent.id, slot, began: Instant::now(), finished: false })
+    }
+
+    /// Counts a failure to authenticate: one line per client, code and second, on nobody's name. `None` is a client on a
+    /// Unix socket. Counts of the running second die with a killed process.
+    pub fn auth_failure(&self, client: Option<IpAddr>, code: &'static str) {
+        self.shared.failures.add(client, code, UnixSeconds::now());
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusing = self.shared.refusing.load(Ordering::Acquire) == REFUSING;
+        Health {
+            refusing: refusing.then_some(Unavailable::Failing),
+            lines: written.lines,
+            in_flight: self.shared.ring.in_use(),
+            head: written.head,
+        }
+    }
+
+    /// Waits until every entry that is finished has its line, at most `wait_max`. Blocks the thread.
+    ///
+    /// Returns whether that is so. Dropping the journal does this too.
+    #[must_use]
+    pub fn flush(&self, wait_max: Duration) -> bool {
+        let deadline = Instant::now() + wait_max;
+        let mut written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.shared.ring.finished() > 0 {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            if let Some(writer) = &self.writer {
+                writer.thread().unpark();
+            }
+            let waited = self.shared.progress.wait_timeout(written, left).unwrap_or_else(PoisonError::into_inner);
+            written = waited.0;
+        }
+        true
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(writer) = self.writer.take() {
+            writer.thread().unpark();
+            // A writer that panicked left its lines in the ring; the next process completes the chain.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A request that is begun. Dropped without [`Entry::finish`], it ends as `aborted`.
+#[derive(Debug)]
+#[must_use = "dropping an entry ends it as aborted"]
+pub struct Entry {
+    shared: Arc<Shared>,
+    id: Ulid,
+    slot: u32,
+    began: Instant,
+    finished: bool,
+}
+
+impl Entry {
+    /// The id of the request.
+    #[must_use]
+    pub fn id(&self) -> Ulid {
+        self.id
+    }
+
+    /// Records how it ended. When this returns, the record outlives a kill; only then may the agent have the end of the
+    /// answer.
+    pub fn finish(mut self, outcome: &Outcome) {
+        self.finished = true;
+        self.shared.ring.finish(self.slot, &Ended::from(outcome));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.finished {
+            let duration_ms = u64::try_from(self.began.elapsed().as_millis()).ok();
+            self.shared.ring.finish(self.slot, &Ended::aborted(duration_ms));
+        }
+    }
+}
+
+/// The journal's folder, absolute and private.
+fn prepare(dir: &Path) -> Result<PathBuf, JournalError> {
+    let failed = |source| JournalError::Io { action: "made", dir: dir.to_owned(), source };
+    let absolute = std::path::absolute(dir).map_err(failed)?;
+    match DirBuilder::new().mode(0o700).create(&absolute) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    private::check_folder(&absolute)?;
+    Ok(absolute)
+}
+
+/// `START-PID`. A container's first process has the same number every time: if the name is taken, the next second's is
+/// used.
+fn start_chain(dir: &Path, options: JournalOptions) -> io::Result<(String, Chain)> {
+    let mut start = UnixSeconds::now();
+    for _ in 0..3600 {
+        let stem = format!("{}-{}", start.to_string().replace(['-', ':'], ""), std::process::id());
+        let taken = files::ring_path(dir, &stem).exists() || !files::of_chain(dir, &stem)?.is_empty();
+        if !taken {
+            let chain = Chain::create(dir, &stem, options.durability, options.rotate_bytes)?;
+            return Ok((stem, chain));
+        }
+        start = start + 1;
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn make_ring(path: &Path, options: JournalOptions) -> io::Result<(File, Ring)> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    file.try_lock().map_err(|_| io::ErrorKind::WouldBlock)?;
+    let ring = Ring::create(&file, Shape::for_requests(options.in_flight_max), boot_id())?;
+    Ok((file, ring))
+}

@@ -1,0 +1,399 @@
+//! The slots of entries that have no line yet, in a mapped file that outlives the process.
+//!
+//! A slot's way, and who may touch it:
+//!
+//! ```text
+//! free ──claim──▶ (words of the intent) ──OPEN──▶ (words of the outcome) ──DONE──▶ (its line is written) ──FREE──▶ free
+//!       one bit in memory     the claimer                the same entry                    the writer
+//! ```
+//!
+//! The state word is stored with release ordering after the words it stands for, so a dead process leaves no doubt:
+//! FREE never reached the upstream, OPEN was begun, DONE has its outcome. A claim is a bit in memory, not in the file:
+//! nobody else can have a slot until the writer clears its bit, so there is no ABA. Every slot is at most once in the
+//! queue of completions, which has a place for each, so that the queue cannot overflow. Two sizes of slots keep the file
+//! small: most intents take less than 2 KiB, the longest path and chain some 20 KiB.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::mapping::Mapping;
+use super::record::{Ended, Intent, OUTCOME_WORDS, Recorded, WordSink};
+
+/// The file's first word: its name and version.
+const MAGIC: u64 = u64::from_le_bytes(*b"narrows\x01");
+/// The file's first page describes it.
+const HEADER_WORDS: usize = 512;
+/// A slot of the first class, in words (2 KiB): a path of some hundred bytes and a chain of some hops.
+const SMALL_WORDS: usize = 256;
+/// A slot of the second class, in words (24 KiB): the longest path (8 KiB) and the longest chain of sane names.
+const LARGE_WORDS: usize = 3072;
+/// For so many small slots there is one large one.
+const SMALL_PER_LARGE: usize = 16;
+
+/// A slot's head: state, ticket, the intent's length and sum, then the outcome and its sum.
+const STATE: usize = 0;
+const TICKET: usize = 1;
+const INTENT_WORDS: usize = 2;
+const INTENT_SUM: usize = 3;
+const OUTCOME: usize = 4;
+const OUTCOME_SUM: usize = OUTCOME + OUTCOME_WORDS;
+const INTENT: usize = 16;
+const _: () = assert!(OUTCOME_SUM < INTENT);
+
+const FREE: u64 = 0;
+const OPEN: u64 = 1;
+const DONE: u64 = 2;
+
+/// Of one size, one after the other.
+#[derive(Debug)]
+struct Class {
+    first_slot: u32,
+    first_word: usize,
+    slot_words: usize,
+    slots: usize,
+    /// One bit a slot: claimed.
+    taken: Box<[AtomicU64]>,
+}
+
+/// Why an intent found no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSlot {
+    Full,
+    TooLarge,
+}
+
+/// The mapped file and who has which slot.
+#[derive(Debug)]
+pub(super) struct Ring {
+    mapping: Mapping,
+    classes: [Class; 2],
+    /// Slots that are done, as slot + 1, in the order of their tickets.
+    completions: Box<[AtomicU32]>,
+    tickets: AtomicU64,
+    taken_from: AtomicU64,
+}
+
+/// How big a ring is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    small: usize,
+    large: usize,
+}
+
+impl Shape {
+    /// For so many requests at once (at least 16), and a sixteenth of it with long paths or chains.
+    pub(super) fn for_requests(in_flight_max: usize) -> Self {
+        let small = in_flight_max.clamp(16, 1 << 20);
+        Self { small, large: small / SMALL_PER_LARGE }
+    }
+
+    fn words(self) -> usize {
+        HEADER_WORDS + self.small * SMALL_WORDS + self.large * LARGE_WORDS
+    }
+
+    fn classes(self) -> [Class; 2] {
+        let first_large = HEADER_WORDS + self.small * SMALL_WORDS;
+        [
+            Class::new(0, HEADER_WORDS, SMALL_WORDS, self.small),
+            Class::new(self.small, first_large, LARGE_WORDS, self.large),
+        ]
+    }
+}
+
+impl Class {
+    fn new(first_slot: usize, first_word: usize, slot_words: usize, slots: usize) -> Self {
+        let taken: Box<[AtomicU64]> = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        if let Some(last) = taken.last().filter(|_| !slots.is_multiple_of(64)) {
+            // Bits past the end are never free.
+            last.store(u64::MAX << (slots % 64), Ordering::Relaxed);
+        }
+        Self { first_slot: u32::try_from(first_slot).unwrap_or(u32::MAX), first_word, slot_words, slots, taken }
+    }
+
+    /// Sets a free bit and returns its slot. Every thread looks in a place of its own first.
+    fn claim(&self) -> Option<u32> {
+        let start = place_of_this_thread();
+        for step in 0..self.taken.len() {
+            let place = (start + step) % self.taken.len();
+            let word = self.taken.get(place)?;
+            let mut seen = word.load(Ordering::Relaxed);
+            while seen != u64::MAX {
+                let bit = seen.trailing_ones();
+                // Acquire: what the writer read from this slot, it read before we write.
+                match word.compare_exchange_weak(seen, seen | 1 << bit, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => return Some(self.first_slot + u32::try_from(place * 64).ok()? + bit),
+                    Err(now) => seen = now,
+                }
+            }
+        }
+        None
+    }
+
+    fn release(&self, slot: usize) {
+        if let Some(word) = self.taken.get(slot / 64) {
+            word.fetch_and(!(1 << (slot % 64)), Ordering::Release);
+        }
+    }
+}
+
+fn place_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static PLACE: Cell<Option<usize>> = const { Cell::new(None) });
+    PLACE.with(|place| {
+        place.get().unwrap_or_else(|| {
+            let new = NEXT.fetch_add(1, Ordering::Relaxed);
+            place.set(Some(new));
+            new
+        })
+    })
+}
+
+impl Ring {
+    /// Makes the ring in a new, empty file.
+    pub(super) fn create(file: &File, shape: Shape, boot: u128) -> io::Result<Self> {
+        let mapping = Mapping::preallocate(file, shape.words() * size_of::<u64>())?;
+        let classes = shape.classes();
+        let completions = (0..(shape.small + shape.large).next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
+        let ring = Self { mapping, classes, completions, tickets: AtomicU64::new(0), taken_from: AtomicU64::new(0) };
+        let boot = boot.to_le_bytes();
+        let (halves, _) = boot.as_chunks::<8>();
+        let described = [shape.small as u64, shape.large as u64].into_iter();
+        let described = described.chain(halves.iter().map(|half| u64::from_le_bytes(*half)));
+        for (word, value) in ring.mapping.words().iter().skip(1).zip(described) {
+            word.store(value, Ordering::Relaxed);
+        }
+        if let Some(magic) = ring.mapping.words().first() {
+            magic.store(MAGIC, Ordering::Release);
+        }
+        Ok(ring)
+    }
+
+    /// Copies an intent into a slot of its own. From here on it outlives a kill.
+    pub(super) fn begin(&self, intent: &Intent<'_>) -> Result<u32, NoSlot> {
+        let needed = intent.words().ok_or(NoSlot::TooLarge)? + INTENT;
+        let mut fits = self.classes.iter().filter(|class| needed <= class.slot_words).peekable();
+        if fits.peek().is_none() {
+            return Err(NoSlot::TooLarge);
+        }
+        let slot = fits.find_map(Class::claim).ok_or(NoSlot::Full)?;
+        let words = self.slot(slot);
+        let mut sink = Sink { words: words.get(INTENT..).unwrap_or_default(), at: 0, sum: Sum::default() };
+        intent.encode(&mut sink);
+        let (length, sum) = (sink.at as u64, sink.sum.finish());
+        store(words, INTENT_WORDS, length);
+        store(words, INTENT_SUM, sum);
+        store_state(words, OPEN);
+        Ok(slot)
+    }
+
+    /// Adds the outcome, takes the next ticket, and tells the writer, without waking it.
+    pub(super) fn finish(&self, slot: u32, ended: &Ended) {
+        // AcqRel: whoever takes the ticket that reuses a place in the queue sees that the writer has left it.
+        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel);
+        let words = self.slot(slot);
+        let outcome = ended.encode();
+        let mut sum = Sum::default();
+        sum.add(ticket);
+        for (place, word) in outcome.into_iter().enumerate() {
+            store(words, OUTCOME + place, word);
+            sum.add(word);
+        }
+        store(words, TICKET, ticket);
+        store(words, OUTCOME_SUM, sum.finish());
+        store_state(words, DONE);
+        self.completion(ticket).store(slot + 1, Ordering::Release);
+    }
+
+    /// The slot that finished `nth` (from 0), once it has. For the writer alone, in order.
+    pub(super) fn completed(&self, nth: u64) -> Option<u32> {
+        self.completion(nth).load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Gives the slot that finished `nth` back. For the writer alone, when the line is written.
+    pub(super) fn release(&self, nth: u64, slot: u32) {
+        self.completion(nth).store(0, Ordering::Relaxed);
+        store_state(self.slot(slot), FREE);
+        self.taken_from.store(nth + 1, Ordering::Release);
+        for class in &self.classes {
+            let place = (slot as usize).wrapping_sub(class.first_slot as usize);
+            if slot >= class.first_slot && place < class.slots {
+                class.release(place);
+            }
+        }
+    }
+
+    /// What a slot holds; `None` when it is free, or is not what was written (after a power cut, pages can be of
+    /// different ages).
+    pub(super) fn read(&self, slot: u32) -> Option<(Recorded, Option<(u64, Ended)>)> {
+        let words = self.slot(slot);
+        let state = words.get(STATE)?.load(Ordering::Acquire);
+        if state != OPEN && state != DONE {
+            return None;
+        }
+        let length = usize::try_from(load(words, INTENT_WORDS)).ok()?;
+        let intent: Vec<u64> =
+            words.get(INTENT..)?.get(..length)?.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let mut sum = Sum::default();
+        for word in &intent {
+            sum.add(*word);
+        }
+        if sum.finish() != load(words, INTENT_SUM) {
+            return None;
+        }
+        let intent = Recorded::decode(&intent)?;
+        let outcome = if state == DONE { outcome_of(words) } else { None };
+        Some((intent, outcome))
+    }
+
+    /// How many entries are begun and have no line yet.
+    pub(super) fn in_use(&self) -> usize {
+        let taken = |class: &Class| {
+            let bits: usize = class.taken.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum();
+            bits - (class.taken.len() * 64 - class.slots)
+        };
+        self.classes.iter().map(taken).sum()
+    }
+
+    /// How many entries are finished and have no line yet.
+    pub(super) fn finished(&self) -> u64 {
+        let written = self.taken_from.load(Ordering::Acquire);
+        self.tickets.load(Ordering::Acquire).saturating_sub(written)
+    }
+
+    fn completion(&self, nth: u64) -> &AtomicU32 {
+        // The length is a power of two.
+        let place = usize::try_from(nth & (self.completions.len() as u64 - 1)).unwrap_or(0);
+        &self.completions[place]
+    }
+
+    fn slot(&self, slot: u32) -> &[AtomicU64] {
+        let [small, large] = &self.classes;
+        let class = if slot < large.first_slot { small } else { large };
+        let first = class.first_word + (slot - class.first_slot) as usize * class.slot_words;
+        &self.mapping.words()[first..first + class.slot_words]
+    }
+}
+
+/// What a dead process left: read only, nothing is claimed.
+pub(super) struct Remains {
+    ring: Ring,
+    slots: u32,
+    /// The machine's boot at which the process ran.
+    pub(super) boot: u128,
+}
+
+impl Remains {
+    /// Opens a ring that nobody uses. `None` when it was never completely made, so that nothing was begun in it.
+    pub(super) fn open(file: &File) -> io::Result<Option<Self>> {
+        let bytes = file.metadata()?.len();
+        if bytes < (HEADER_WORDS * size_of::<u64>()) as u64 {
+            return Ok(None);
+        }
+        let mapping = Mapping::of(file)?;
+        let mut head = mapping.words().iter().map(|word| word.load(Ordering::Acquire));
+        let mut next = || head.next().unwrap_or(0);
+        let (magic, small, large, low, high) = (next(), next(), next(), next(), next());
+        let count = |slots: u64| usize::try_from(slots).ok().filter(|slots| *slots <= 1 << 20);
+        let (Some(small), Some(large)) = (count(small), count(large)) else { return Ok(None) };
+        let shape = Shape { small, large };
+        if magic != MAGIC || small == 0 || shape.words() != mapping.words().len() {
+            return Ok(None);
+        }
+        let ring = Ring {
+            mapping,
+            classes: shape.classes(),
+            completions: Box::new([AtomicU32::new(0)]),
+            tickets: AtomicU64::new(0),
+            taken_from: AtomicU64::new(0),
+        };
+        let slots = u32::try_from(small + large).unwrap_or(0);
+        Ok(Some(Self { ring, slots, boot: u128::from(high) << 64 | u128::from(low) }))
+    }
+
+    /// The entries without a line, in the order in which they finished; then those that never did, oldest first.
+    pub(super) fn entries(&self) -> Vec<(Recorded, Option<Ended>)> {
+        let mut found: Vec<_> = (0..self.slots).filter_map(|slot| self.ring.read(slot)).collect();
+        found.sort_by_key(|(intent, outcome)| match outcome {
+            Some((ticket, _)) => (false, *ticket, intent.id),
+            None => (true, intent.time_ms, intent.id),
+        });
+        found.into_iter().map(|(intent, outcome)| (intent, outcome.map(|(_, ended)| ended))).collect()
+    }
+}
+
+struct Sink<'a> {
+    words: &'a [AtomicU64],
+    at: usize,
+    sum: Sum,
+}
+
+impl WordSink for Sink<'_> {
+    fn push(&mut self, word: u64) {
+        // The length was checked; a word too many would be dropped, and show in the sum.
+        if let Some(place) = self.words.get(self.at) {
+            place.store(word, Ordering::Relaxed);
+        }
+        self.at += 1;
+        self.sum.add(word);
+    }
+}
+
+/// Two running sums (after Fletcher): tells pages of different ages apart, at two additions a word.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    sum: u64,
+    of_sums: u64,
+}
+
+impl Default for Sum {
+    /// Not zero, so that words which were never written do not sum up by chance.
+    fn default() -> Self {
+        Self { sum: MAGIC, of_sums: 0 }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, word: u64) {
+        self.sum = self.sum.wrapping_add(word);
+        self.of_sums = self.of_sums.wrapping_add(self.sum);
+    }
+
+    fn finish(self) -> u64 {
+        self.sum ^ self.of_sums.rotate_left(32)
+    }
+}
+
+/// The ticket and the outcome in a slot, if they are what was written.
+fn outcome_of(words: &[AtomicU64]) -> Option<(u64, Ended)> {
+    let ticket = load(words, TICKET);
+    let mut sum = Sum::default();
+    sum.add(ticket);
+    let mut outcome = [0; OUTCOME_WORDS];
+    for (place, word) in outcome.iter_mut().enumerate() {
+        *word = load(words, OUTCOME + place);
+        sum.add(*word);
+    }
+    if sum.finish() != load(words, OUTCOME_SUM) {
+        return None;
+    }
+    Some((ticket, Ended::decode(outcome)?))
+}
+
+fn store(words: &[AtomicU64], place: usize, value: u64) {
+    if let Some(word) = words.get(place) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Release: whoever sees the state sees the words that it stands for.
+fn store_state(words: &[AtomicU64], state: u64) {
+    if let Some(word) = words.get(STATE) {
+        word.store(state, Ordering::Release);
+    }
+}
+
+fn load(words: &[AtomicU64], place: usize) -> u64 {
+    words.get(place).map_or(0, |word| word.load(Ordering::Relaxed))
+}

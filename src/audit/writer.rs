@@ -1,0 +1,155 @@
+//! The thread that turns finished entries into lines.
+//!
+//! It is never woken by a request: it looks, often when there is work and seldom when there is none. A batch is one
+//! `write`, and it is kept until that has succeeded: after an error the same bytes are written at the same offset, so
+//! that no line is lost or doubled, and meanwhile no new request is begun.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::chain::{Chain, is_at};
+use super::journal::{Shared, Unavailable};
+use super::line;
+use crate::clock::UnixSeconds;
+use crate::store::random;
+
+/// One `write` is not (much) larger than this, in bytes. Recovery relies on it: no more than this, and one line, can be
+/// in the file and in the ring at once.
+pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// How long it sleeps after there was something to do.
+const BUSY: Duration = Duration::from_millis(2);
+/// How long it sleeps at most: `tail` follows within this.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long it waits after an error.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+/// How long a journal that is closed tries to write its last lines; then they stay in the ring for the next process.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    chain: Chain,
+    batch: Batch,
+    /// Entries whose lines are written, or in the batch.
+    taken: u64,
+    auth_second: UnixSeconds,
+}
+
+/// Lines on their way, and the slots that they came from.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    slots: Vec<(u64, u32)>,
+    lines: u64,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, chain: Chain) -> Self {
+        Self { shared, chain, batch: Batch::default(), taken: 0, auth_second: UnixSeconds::now() }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut pause = BUSY;
+        let mut closing: Option<Instant> = None;
+        loop {
+            let stop = self.shared.stop.load(Ordering::Acquire);
+            if stop && closing.is_none() {
+                closing = Some(Instant::now());
+            }
+            match self.round(stop) {
+                Round::Idle if stop => break,
+                Round::Failed if closing.is_some_and(|since| since.elapsed() > CLOSE_MAX) => return,
+                Round::More => continue,
+                Round::Wrote => pause = BUSY,
+                Round::Idle => pause = (pause * 2).min(IDLE),
+                Round::Failed => pause = AFTER_ERROR,
+            }
+            thread::park_timeout(pause);
+        }
+        self.close();
+    }
+
+    fn round(&mut self, stop: bool) -> Round {
+        let in_place = is_at(&self.shared.ring_file, &self.shared.ring_path);
+        if !in_place {
+            self.shared.refuse(Some(Unavailable::Failing), "the journal's folder or ring was removed");
+        }
+        if self.batch.bytes.is_empty() {
+            self.collect(stop);
+        }
+        if self.batch.bytes.is_empty() {
+            return Round::Idle;
+        }
+        if let Err(error) = self.chain.append(&self.batch.bytes) {
+            self.shared.refuse(Some(Unavailable::Failing), &error.to_string());
+            return Round::Failed;
+        }
+        self.commit();
+        if in_place {
+            self.shared.refuse(None, "");
+        }
+        if self.shared.ring.completed(self.taken).is_some() { Round::More } else { Round::Wrote }
+    }
+
+    /// Fills the batch with what is finished.
+    fn collect(&mut self, everything: bool) {
+        while self.batch.bytes.len() < BATCH_BYTES_MAX {
+            let Some(slot) = self.shared.ring.completed(self.taken) else { break };
+            if let Some((intent, Some((_, ended)))) = self.shared.ring.read(slot) {
+                self.chain.head = line::entry(&mut self.batch.bytes, &intent, &ended, &self.chain.head);
+                self.batch.lines += 1;
+            } else {
+                // Only if somebody wrote into the file: the memory is not what this process put there.
+                tracing::error!(slot, "a journal entry is damaged and was dropped");
+            }
+            self.batch.slots.push((self.taken, slot));
+            self.taken += 1;
+        }
+        let now = UnixSeconds::now();
+        if everything || now != self.auth_second {
+            self.auth_second = now;
+            self.collect_auth((!everything).then_some(now));
+        }
+    }
+
+    fn collect_auth(&mut self, before: Option<UnixSeconds>) {
+        for failures in self.shared.failures.take(before) {
+            let Ok(id) = random::id(failures.second.saturating_mul(1000)) else {
+                tracing::error!("no randomness for the id of a journal line");
+                continue;
+            };
+            self.chain.head = line::auth(&mut self.batch.bytes, id, &failures, &self.chain.head);
+            self.batch.lines += 1;
+        }
+    }
+
+    /// The lines are in the file: their slots are free.
+    fn commit(&mut self) {
+        for (nth, slot) in self.batch.slots.drain(..) {
+            self.shared.ring.release(nth, slot);
+        }
+        self.chain.lines += self.batch.lines;
+        self.shared.wrote(self.batch.lines, &self.chain.head);
+        self.batch.lines = 0;
+        self.batch.bytes.clear();
+        // One long burst must not keep its memory for ever.
+        self.batch.bytes.shrink_to(BATCH_BYTES_MAX);
+    }
+
+    /// Nothing is left to write. If nobody holds an entry any more, the ring has done its work.
+    fn close(self) {
+        if self.shared.ring.in_use() == 0 {
+            // If it stays, the next process finds it empty and removes it.
+            let _ = std::fs::remove_file(&self.shared.ring_path);
+            self.chain.remove_if_empty();
+        }
+    }
+}
+
+enum Round {
+    Idle,
+    Wrote,
+    More,
+    Failed,
+}
