@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::PublicKey;
-use crate::request::{Host, Scheme};
+use crate::request::{CanonicalPath, Facts, Host, Scheme};
 
 mod datalog;
 mod parse;
@@ -82,6 +82,24 @@ impl Grant {
     #[must_use]
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// The narrowest grant of ordinary form that covers a request: its service and operation, with its params, or its
+    /// path, or on `web` its host. Values that the grammar cannot write, or that are not plain ASCII, are left out.
+    #[must_use]
+    pub fn covering(facts: &Facts<'_>) -> Self {
+        let mut columns = Vec::new();
+        if facts.service == WEB {
+            columns.push(Column::Host(vec![HostPattern::Is(facts.host.clone())]));
+        }
+        for (name, value) in facts.params.iter().filter(|(name, value)| is_plain(value) && !is_column(name)) {
+            columns.push(Column::Param(name.to_string(), vec![Pattern::Is(value.to_string())]));
+        }
+        let path = facts.path.map(CanonicalPath::as_str).filter(|path| is_plain(path) && *path != "/");
+        if let Some(path) = path.filter(|_| columns.is_empty()) {
+            columns.push(Column::Path(vec![path.trim_end_matches('/').to_owned()]));
+        }
+        Self { service: facts.service.to_owned(), operations: vec![facts.operation.to_owned()], columns }
     }
 
     /// The operations, or none for every one.
@@ -199,6 +217,16 @@ impl fmt::Display for Size {
 
 fn joined<T: fmt::Display>(values: &[T]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn is_column(name: &str) -> bool {
+    COLUMNS.contains(&name)
+}
+
+/// Short enough to type, and nothing in it that a terminal or the grammar reads as something else.
+fn is_plain(value: &str) -> bool {
+    const PLAIN_BYTES_MAX: usize = 200;
+    value.len() <= PLAIN_BYTES_MAX && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
 }
 
 /// The value itself, or in double quotes where the grammar needs them.

@@ -4,9 +4,11 @@
 //! randomness, and the Datalog engine on the way of a request.
 
 mod allowance;
+mod budget;
 mod caveat;
 mod chain;
 mod container;
+mod credentials;
 mod failure;
 mod grant;
 mod invalid;
@@ -14,17 +16,25 @@ mod issue;
 mod key;
 mod proof;
 mod replay;
+mod revocation;
 mod symbols;
 mod terms;
+#[cfg(test)]
+pub(crate) mod testing;
 mod text;
+mod verified_cache;
 mod vocabulary;
 
 pub use allowance::{Budget, BudgetKind, Rate};
+pub use budget::{
+    Account, BudgetError, COUNTED_AUTHORITIES_MAX, COUNTED_BLOCKS_PER_AUTHORITY_MAX, Ledger, Reservation,
+};
 pub use caveat::{Caveat, FailedRow, Mismatch, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX, ROWS_MAX};
 pub use chain::{
     Block, BlockId, Chain, HOPS_MAX, Hop, InvalidBlockId, Limits, Roots, Verified, claimed_holder, verify,
 };
 pub use container::BLOCKS_MAX;
+pub use credentials::{BASIC_USER, CREDENTIALS_BYTES_MAX, Credentials, MalformedCredentials, SCHEME};
 pub use failure::Failure;
 pub use grant::{COLUMNS, Grant, GrantError, ParamNames, TooManyGrants, WEB, grants_to_check, rights_of};
 pub use invalid::InvalidCapability;
@@ -35,9 +45,11 @@ pub use proof::{
     ProofLimits, Proven, Purpose, SKEW_S,
 };
 pub use replay::{NONCES_MAX, NONCES_PER_AUTHORITY_MAX, Replay, ReplayCache};
+pub use revocation::{BadRevocation, Revocation, Revocations, Revoked, Subject};
 pub use terms::{
     InvalidTerm, audiences, expires_at, max_hops, not_before, parse_duration_s, parse_moment, parse_rate, parse_size,
     proofs,
 };
 pub use text::{CAPABILITY_BYTES_MAX, Capability, SealError};
+pub use verified_cache::{VERIFIED_MAX, VerifiedCache};
 pub use vocabulary::{BlockKind, CHECKS_MAX, FACTS_MAX, Right};
