@@ -3,7 +3,7 @@
 //! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
 //!
 //! - words: [`clock`], [`request`]
-//! - pure: [`capability`], [`credential`]
+//! - pure: [`capability`], [`credential`], [`policy`]
 //! - IO: [`store`], [`audit`]
 
 pub mod clock;
@@ -12,6 +12,7 @@ pub mod request;
 
 pub mod capability;
 pub mod credential;
+pub mod policy;
 
 pub mod audit;
 pub mod store;
