@@ -126,11 +126,14 @@ impl Compiler<'_> {
         self.steps += set.set.len();
         let terms = || set.set.iter().map(|term| term.content.as_ref());
         match terms().next().flatten() {
-            Some(Content::String(_)) => sorted(terms().map(|term| match term {
-                Some(Content::String(symbol)) => self.symbols.text(*symbol),
-                _ => Err(InvalidCapability::Check),
-            }))
-            .map(Set::Texts),
+            Some(Content::String(_)) => {
+                // Symbols are unique: repeated ones are dropped by number, before their text is compared.
+                let symbols = sorted(terms().map(|term| match term {
+                    Some(Content::String(symbol)) => Ok(*symbol),
+                    _ => Err(InvalidCapability::Check),
+                }))?;
+                sorted(symbols.iter().map(|symbol| self.symbols.text(*symbol))).map(Set::Texts)
+            }
             Some(Content::Integer(_)) => sorted(terms().map(|term| match term {
                 Some(Content::Integer(number)) => Ok(*number),
                 _ => Err(InvalidCapability::Check),
