@@ -51,6 +51,15 @@ impl Algorithm {
         }
     }
 
+    /// The name in the text form of a key: `ed25519` or `secp256r1`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ed25519",
+            Self::P256 => "secp256r1",
+        }
+    }
+
     const fn public_prefix(self) -> &'static str {
         match self {
             Self::Ed25519 => "ed25519/",

@@ -11,6 +11,7 @@ mod container;
 mod credentials;
 mod failure;
 mod grant;
+pub mod inspect;
 mod invalid;
 mod issue;
 mod key;

@@ -169,9 +169,7 @@ fn set_by(verified: &Verified, block: usize) -> String {
 }
 
 fn short(key: &PublicKey) -> String {
-    let text = key.to_string();
-    let scheme = text.split('/').next().unwrap_or_default();
-    format!("{scheme}:{}", key.short_name())
+    format!("{}:{}", key.algorithm().name(), key.short_name())
 }
 
 /// What the request shows instead of what is needed: `: path is "/v2", repo is absent`.

@@ -49,6 +49,13 @@ impl Caveat {
         row.tests.iter().filter_map(Test::expires_at).min()
     }
 
+    /// The greatest `hop` at which it holds, when it says so plainly: one row, and in it `hop` below a number.
+    #[must_use]
+    pub fn hops_max(&self) -> Option<u32> {
+        let [row] = &*self.rows else { return None };
+        row.tests.iter().filter_map(Test::hops_max).min()
+    }
+
     /// The rows with what fails in each. Empty when the caveat holds.
     pub(in super::super) fn failed_rows(&self, facts: &Facts<'_>) -> Vec<FailedRow> {
         if self.holds(facts) {
@@ -107,6 +114,24 @@ impl Test {
             Comparison::LessOrEqual | Comparison::Equal => Some(UnixSeconds(bound) + 1),
             _ => None,
         }
+    }
+
+    fn hops_max(&self) -> Option<u32> {
+        const HOP: Number = Number::Column(NumberColumn::Hop);
+        let (comparison, bound) = match self {
+            Self::Number(left, comparison, Number::Constant(bound)) if *left == HOP => (*comparison, *bound),
+            Self::Number(Number::Constant(bound), comparison, right) if *right == HOP => {
+                (comparison.mirrored(), *bound)
+            }
+            Self::All(tests) => return tests.iter().filter_map(Self::hops_max).min(),
+            _ => return None,
+        };
+        let most = match comparison {
+            Comparison::Less => bound.saturating_sub(1),
+            Comparison::LessOrEqual | Comparison::Equal => bound,
+            _ => return None,
+        };
+        Some(u32::try_from(most.max(0)).unwrap_or(u32::MAX))
     }
 
     /// Whether it needs parentheses inside another test.
