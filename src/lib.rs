@@ -3,8 +3,8 @@
 //! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
 //!
 //! - words: [`clock`], [`request`]
-//! - pure: [`capability`], [`credential`], [`policy`]
-//! - IO: [`store`], [`audit`]
+//! - pure: [`capability`], [`credential`], [`service`], [`policy`]
+//! - IO: [`store`], [`audit`], [`config`]
 
 pub mod clock;
 pub mod net;
@@ -12,7 +12,9 @@ pub mod request;
 
 pub mod capability;
 pub mod credential;
+pub mod service;
 pub mod policy;
 
 pub mod audit;
 pub mod store;
+pub mod config;

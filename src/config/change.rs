@@ -1,0 +1,37 @@
+//! What a running proxy cannot take on.
+
+use super::Config;
+
+/// The keys whose new values need a restart, in the order of the file; empty when the change can
+/// take effect now. Everything else applies to the next request.
+#[must_use]
+pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let mut note = |key, changed: bool| {
+        if changed {
+            keys.push(key);
+        }
+    };
+    note("listen", old.listen != new.listen);
+    note("admin", old.admin != new.admin);
+    note("audience", old.audience != new.audience);
+    note("insecure", old.insecure != new.insecure);
+    note("journal.dir", old.journal_dir != new.journal_dir);
+    note("journal.durability", old.journal.durability != new.journal.durability);
+    note("journal.rotate", old.journal.rotate_bytes != new.journal.rotate_bytes);
+    note("journal.in_flight_max", old.journal.in_flight_max != new.journal.in_flight_max);
+    let (was, is) = (&old.limits, &new.limits);
+    note("upstream.dial", was.dial != is.dial);
+    note("upstream.answer_head", was.answer_head != is.answer_head);
+    note("upstream.answer_idle", was.answer_idle != is.answer_idle);
+    note("limits.connections_max", was.connections_max != is.connections_max);
+    note("limits.hops_max", was.hops_max != is.hops_max);
+    note("limits.head_read", was.head_read != is.head_read);
+    note("limits.handshake", was.handshake != is.handshake);
+    note("limits.upload_idle", was.upload_idle != is.upload_idle);
+    note("limits.tunnel_idle", was.tunnel_idle != is.tunnel_idle);
+    note("limits.tunnel_age_max", was.tunnel_age_max != is.tunnel_age_max);
+    note("limits.drain", was.drain != is.drain);
+    note("limits.presentation_ttl_max", was.presentation_ttl_max != is.presentation_ttl_max);
+    keys
+}

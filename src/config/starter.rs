@@ -1,0 +1,46 @@
+//! The file that `capctl init` writes.
+
+use crate::capability::PublicKey;
+
+/// A commented `narrows.toml` that trusts this root under key id 1.
+#[must_use]
+pub fn starter(root: &PublicKey) -> String {
+    format!(
+        r#"# Narrows. Every key is explained in docs/configuration.md; `narrows --check` reports every problem.
+# A change takes effect without a restart, but for the keys marked so. Relative paths start at this folder.
+
+listen   = "127.0.0.1:7080"        # where HTTPS_PROXY points; also "unix:narrows.sock"       (restart)
+admin    = "127.0.0.1:7081"        # /healthz /readyz /metrics; "off" to disable              (restart)
+audience = "local"                 # the name that proofs are made for                        (restart)
+
+[roots]                            # whose authority blocks count: key id -> public key
+1 = "{root}"
+
+# [upstream]
+# extra_ca        = "origin-ca.pem"                              # trusted in addition to the platform's roots
+# connect_to      = {{ "api.acme.test:443" = "127.0.0.1:9443" }}   # dial there instead, for that name only
+# allow_addresses = ["10.1.0.0/16"]                              # private addresses that named hosts may have
+
+# [journal]
+# dir        = "audit"                                           # (restart)
+# durability = "kernel"                                          # or "disk": survives a power cut    (restart)
+
+# A built-in service: `capctl service add github` writes this. Without `credential`, the agent's own login passes.
+# [[service]]
+# name       = "github"
+# credential = "github"                                          # a name in the store: `capctl secret set github`
+
+# A service of your own.
+# [[service]]
+# name       = "acme"
+# credential = "acme-key"
+# hosts      = ["api.acme.test"]                                 # "host", "host:port", "*.suffix", "http://host:port"
+# inject     = "Authorization: Bearer {{secret}}"                  # or {{ basic = "user" }}, {{ query = "key" }}
+#   [[service.route]]
+#   method    = "GET"
+#   path      = "/v1/items/{{item}}"                               # gives the param `item`
+#   operation = "read"
+#   action    = "item.show"
+"#
+    )
+}
