@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use biscuit_auth::format::schema;
 use prost::Message;
 
-use super::{Algorithm, BlockId, Capability, InvalidCapability, PublicKey};
+use super::{Algorithm, BlockId, Capability, InvalidCapability, PrivateKey, PublicKey};
 
 /// A capability has at most this many blocks, the authority block among them.
 pub const BLOCKS_MAX: usize = 33;
@@ -51,6 +51,16 @@ impl Container {
 
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.schema.proof.content, Some(schema::proof::Content::FinalSignature(_)))
+    }
+
+    /// Whether the chain key that it carries is the one that its last block names, so that what is appended with it
+    /// would verify.
+    pub(super) fn can_append(&self) -> bool {
+        let last = self.schema.blocks.last().unwrap_or(&self.schema.authority);
+        let Some(schema::proof::Content::NextSecret(seed)) = &self.schema.proof.content else { return false };
+        let key = <[u8; 32]>::try_from(seed.as_slice()).ok();
+        let key = key.and_then(|seed| PrivateKey::from_seed(Algorithm::Ed25519, seed).ok());
+        key.is_some_and(|key| key.public().as_bytes() == last.next_key.key)
     }
 
     /// The blocks, authority first.

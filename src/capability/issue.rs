@@ -12,6 +12,7 @@ use biscuit_auth::error::Token;
 use biscuit_auth::{BiscuitBuilder, KeyPair, UnverifiedBiscuit};
 
 use super::chain::{Chain, Limits, Roots, verify};
+use super::container::Container;
 use super::{Algorithm, Budget, BudgetKind, Capability, InvalidCapability, PrivateKey, PublicKey, Rate};
 
 /// What an authority block says.
@@ -159,13 +160,20 @@ pub fn narrow(capability: &Capability, block: &NarrowingBlock, next_seed: [u8; 3
 /// The capability's chain, if something can be appended to it.
 fn open(capability: &Capability) -> Result<Chain, IssueError> {
     let chain = Chain::read(capability, &ANY_HOPS)?;
-    if chain.is_sealed() { Err(IssueError::Sealed) } else { Ok(chain) }
+    if chain.is_sealed() {
+        return Err(IssueError::Sealed);
+    }
+    if !Container::decode(capability)?.can_append() {
+        return Err(IssueError::Invalid(InvalidCapability::Signature));
+    }
+    Ok(chain)
 }
 
 /// How many hops are too many is the verifier's to say.
 const ANY_HOPS: Limits = Limits { hops_max: u32::MAX };
 
-/// Walks what was written: signature versions, vocabulary, limits, the closed form of caveats.
+/// Walks what was written: signature versions, vocabulary, limits, the closed form of caveats. The new signatures are
+/// right by construction: the library has checked the holder's, and `open` the key of the other.
 fn read_back(bytes: &[u8]) -> Result<Capability, IssueError> {
     let capability = Capability::from_bytes(bytes)?;
     Chain::read(&capability, &ANY_HOPS)?;

@@ -53,4 +53,4 @@ pub use terms::{
 };
 pub use text::{CAPABILITY_BYTES_MAX, Capability, SealError};
 pub use verified_cache::{VERIFIED_MAX, VerifiedCache};
-pub use vocabulary::{BlockKind, CHECKS_MAX, FACTS_MAX, Right};
+pub use vocabulary::{BlockKind, CHECKS_MAX, FACTS_MAX, LABEL_BYTES_MAX, Right};

@@ -19,6 +19,8 @@ const DATALOG_3_2: u32 = 5;
 pub const FACTS_MAX: usize = 64;
 /// A block has at most this many checks.
 pub const CHECKS_MAX: usize = 32;
+/// A `user` or `agent` has at most this many bytes: it is in every line of the journal.
+pub const LABEL_BYTES_MAX: usize = 256;
 
 /// What a block is, by who signed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,7 +95,11 @@ impl Statements {
             }
             ("user", BlockKind::Authority, [Content::String(label)])
             | ("agent", BlockKind::Delegation, [Content::String(label)]) => {
-                once(self.label.replace(symbols.text(*label)?).is_some())
+                let label = symbols.text(*label)?;
+                if label.len() > LABEL_BYTES_MAX {
+                    return Err(InvalidCapability::Limit);
+                }
+                once(self.label.replace(label).is_some())
             }
             ("right", BlockKind::Authority, [Content::String(service), Content::String(operation)]) => {
                 self.add_right(symbols.text(*service)?, symbols.text(*operation)?)

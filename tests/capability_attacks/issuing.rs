@@ -95,6 +95,15 @@ fn only_the_holder_can_delegate_and_only_while_unsealed() {
 }
 
 #[test]
+fn a_chain_key_of_another_capability_appends_nothing() {
+    let mut schema = schema::Biscuit::decode(minted().as_bytes()).expect("a biscuit");
+    assert!(narrow(&minted(), &NarrowingBlock::default(), [101; 32]).is_ok());
+    schema.proof.content = Some(schema::proof::Content::NextSecret(vec![99; 32]));
+    let swapped = narrow(&crate::forge::capability(&schema), &NarrowingBlock::default(), [101; 32]);
+    assert!(matches!(swapped, Err(IssueError::Invalid(InvalidCapability::Signature))), "{swapped:?}");
+}
+
+#[test]
 fn a_writer_refuses_what_a_verifier_would() {
     let with_caveat = |caveat: &str| {
         mint(&private(ROOT), KID, &AuthorityBlock { caveats: vec![caveat.to_owned()], ..authority_block() }, [100; 32])

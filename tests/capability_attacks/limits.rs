@@ -2,7 +2,8 @@
 
 use biscuit_auth::format::schema::{self, op, op_binary, op_unary, term::Content};
 use narrows::capability::{
-    BLOCKS_MAX, CHECKS_MAX, FACTS_MAX, HOPS_MAX, Limits, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX, ROWS_MAX, verify,
+    BLOCKS_MAX, CHECKS_MAX, FACTS_MAX, HOPS_MAX, LABEL_BYTES_MAX, Limits, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX,
+    ROWS_MAX, verify,
 };
 use prost::Message;
 
@@ -19,6 +20,15 @@ fn facts() {
     let rights = |count: usize| (2..count).map(right).collect::<Vec<_>>().concat();
     assert_eq!(class_of_authority(&rights(FACTS_MAX)), "accepted");
     assert_eq!(class_of_authority(&rights(FACTS_MAX + 1)), "limit");
+}
+
+#[test]
+fn labels() {
+    let label = |length: usize| format!(r#"user("{}");"#, "x".repeat(length));
+    assert_eq!(class_of_authority(&label(LABEL_BYTES_MAX)), "accepted");
+    assert_eq!(class_of_authority(&label(LABEL_BYTES_MAX + 1)), "limit");
+    let agent = |length: usize| Forgery::delegation(&label(length).replace("user", "agent")).class();
+    assert_eq!((agent(LABEL_BYTES_MAX), agent(LABEL_BYTES_MAX + 1)), ("accepted", "limit"));
 }
 
 #[test]
