@@ -88,6 +88,22 @@ pub enum StoreError {
         /// What is wrong.
         why: &'static str,
     },
+    /// The store's key is not the one that it was sealed with.
+    #[error("{} is not the key that {} was sealed with", key.display(), store.display())]
+    WrongKey {
+        /// The key's file.
+        key: PathBuf,
+        /// The store's file.
+        store: PathBuf,
+    },
+    /// A sealed value was changed, or moved under another name.
+    #[error("the secret {name:?} in {} was changed and does not open", path.display())]
+    Damaged {
+        /// The store's file.
+        path: PathBuf,
+        /// The secret's name.
+        name: String,
+    },
     /// Not the format that this version writes.
     #[error("{} is not a file that this version can read: {why}", path.display())]
     Format {
@@ -109,6 +125,8 @@ impl StoreError {
             Self::Exposed { path, wanted, .. } => Some(format!("chmod {wanted:o} {}", quoted(path))),
             Self::Owner { path, .. } => Some(format!("sudo chown $(id -u) {}", quoted(path))),
             Self::OpenFolder { path } => Some(format!("chmod o-w {}", quoted(path))),
+            Self::Damaged { name, .. } => Some(format!("capctl secret set {}", quoted(Path::new(name)))),
+            Self::WrongKey { key, .. } => Some(format!("put back the {} that belongs to it", quoted(key))),
             Self::NoHome => Some("give --home DIR or set NARROWS_HOME".to_owned()),
             Self::Ca { path, .. } => Some(format!(
                 "move {} and {} away, then run: capctl init",

@@ -11,7 +11,9 @@ pub mod keys;
 pub mod private;
 pub mod random;
 pub mod revoked;
+mod secrets;
 pub mod watch;
 
 pub use error::StoreError;
 pub use home::Home;
+pub use secrets::SecretStore;
