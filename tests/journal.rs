@@ -1,15 +1,21 @@
 //! The journal through its front door: every entry that was begun becomes exactly one line, whatever dies when.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail the test")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use narrows::audit::{
-    self, Ending, Entry, Event, Filter, Identity, IdentityHop, Intent, Journal, JournalOptions, Outcome, Report,
-    Unavailable,
+    self, Durability, Ending, Entry, Event, Filter, Identity, IdentityHop, Intent, Journal, JournalError,
+    JournalOptions, Outcome, ProblemKind, Recovery, Report, Tail, Unavailable,
 };
 use narrows::capability::{Algorithm, PrivateKey};
 use narrows::request::ProofKind;
@@ -279,4 +285,568 @@ fn eight_threads_of_ten_thousand_entries_leave_one_line_each() {
     assert_sound(&report);
     assert!(report.chains.len() == 1 && report.chains[0].files.len() > 10, "{:?}", report.chains[0].files);
     assert!(folder.files(".ring").is_empty());
+}
+
+/// Counts what a thread allocates.
+struct Counting;
+
+thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
+
+#[expect(unsafe_code, reason = "an allocator that counts, for one promise of the journal")]
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn an_entry_allocates_nothing() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    let identity = Identity::new(Some("alice"), &[], &[0; 32], ProofKind::Connect);
+    let intent = Intent { identity: Some(&identity), ..intent(1) };
+    write(&journal, [0]);
+    let before = ALLOCATIONS.get();
+    journal.begin(&intent).expect("begun").finish(&outcome(Ending::Allowed));
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
+fn every_line_removed_changed_moved_or_doubled_is_found_at_its_place() {
+    let folder = Folder::new();
+    let journal = folder.open_with(JournalOptions { rotate_bytes: 1, ..small() });
+    for numbers in [0..3, 3..6] {
+        write(&journal, numbers);
+        // One batch a file.
+        assert!(journal.flush(WAIT));
+    }
+    drop(journal);
+    let report = folder.verify();
+    assert_sound(&report);
+    let head = report.chains[0].head.clone();
+    for path in folder.files(".jsonl") {
+        let text = fs::read_to_string(&path).expect("a file");
+        let lines: Vec<&str> = text.lines().collect();
+        let is_last_file =
+            folder.files(".jsonl").iter().all(|other| other.to_string_lossy().len() <= path.to_string_lossy().len())
+                && path.to_string_lossy().contains(".1.");
+        let check = |what: &str, line: usize, changed: &[u8]| {
+            fs::write(&path, changed).expect("written");
+            let report = folder.verify();
+            let first = report.problems().next().unwrap_or_else(|| panic!("{what} at {line} was not found"));
+            assert!(!report.is_sound() && (first.file == path || !is_last_file), "{what}: {first:?}");
+            assert!(first.file != path || first.line <= line as u64 + 1, "{what} at {line}: {first:?}");
+        };
+        let joined = |lines: &[&str]| lines.join("\n") + "\n";
+        for at in 0..lines.len() {
+            let mut removed = lines.clone();
+            removed.remove(at);
+            if !is_last_file || at + 1 < lines.len() {
+                check("removed", at + 1, joined(&removed).as_bytes());
+            }
+            if at + 1 < lines.len() {
+                let mut swapped = lines.clone();
+                swapped.swap(at, at + 1);
+                check("moved", at + 1, joined(&swapped).as_bytes());
+            }
+            let mut doubled = lines.clone();
+            doubled.insert(at, lines[at]);
+            check("doubled", at + 2, joined(&doubled).as_bytes());
+        }
+        let mut changed = text.clone().into_bytes();
+        // Every third byte, starting elsewhere in each file.
+        for at in (usize::from(is_last_file)..changed.len()).step_by(3) {
+            changed[at] ^= 1;
+            let line = text[..at].split('\n').count();
+            check("changed", line, &changed);
+            changed[at] ^= 1;
+        }
+        fs::write(&path, &text).expect("put back");
+    }
+    assert_sound(&folder.verify());
+    let verified = |head: &str| audit::verify(folder.path(), Some(head)).expect("a report");
+    assert_sound(&verified(&head));
+    assert_sound(&verified(&head.to_uppercase()));
+
+    // A cut tail shows only against a head that was kept.
+    let last = folder.files(".jsonl").into_iter().find(|path| path.to_string_lossy().contains(".1.")).expect("rotated");
+    let text = fs::read_to_string(&last).expect("a file");
+    fs::write(&last, text.lines().next().map(|line| format!("{line}\n")).expect("a line")).expect("cut");
+    assert_sound(&folder.verify());
+    assert_eq!(verified(&head).head_found, Some(false));
+    assert!(!verified(&head).is_sound());
+
+    // A file in the middle or at the start of a chain is missed.
+    fs::write(&last, &text).expect("put back");
+    let first = folder.files(".jsonl").into_iter().find(|path| *path != last).expect("the first");
+    let alone = audit::verify(&last, None).expect("a report");
+    assert_sound(&alone);
+    fs::remove_file(first).expect("removed");
+    let report = folder.verify();
+    assert_eq!(report.problems().map(|problem| problem.kind).collect::<Vec<_>>(), [ProblemKind::Missing]);
+}
+
+#[test]
+fn a_torn_end_is_a_problem_only_when_nobody_will_mend_it() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    write(&journal, 0..2);
+    drop(journal);
+    let path = folder.only_file();
+    let text = fs::read_to_string(&path).expect("a file");
+    fs::write(&path, &text[..text.len() - 10]).expect("torn");
+    let report = folder.verify();
+    assert_eq!(
+        report.problems().map(|problem| (problem.line, problem.kind)).collect::<Vec<_>>(),
+        [(2, ProblemKind::Torn)]
+    );
+    fs::write(path.with_extension("ring"), "").expect("a ring");
+    assert_sound(&folder.verify());
+    assert_eq!(folder.lines().len(), 1);
+}
+
+#[test]
+fn the_folder_and_its_files_are_private() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    for path in folder.files("") {
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600, "{path:?}");
+    }
+    drop(journal);
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let error = Journal::open(folder.path(), small()).map(|_| ()).expect_err("exposed");
+    let JournalError::Folder(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.hint(), Some(format!("chmod 700 {}", folder.path().display())));
+}
+
+#[test]
+fn a_chain_without_lines_leaves_nothing_behind() {
+    let folder = Folder::new();
+    drop(folder.open());
+    assert!(folder.files("").is_empty());
+}
+
+#[test]
+fn failures_to_authenticate_are_counted_on_nobodys_name() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    let client = Some(IpAddr::from(Ipv4Addr::LOCALHOST));
+    for _ in 0..3 {
+        journal.auth_failure(client, "proof_invalid");
+    }
+    journal.auth_failure(None, "malformed");
+    drop(journal);
+    let lines = folder.lines();
+    let counted = |code: &str| -> u64 {
+        lines.iter().filter(|line| line["code"] == code).map(|line| line["count"].as_u64().expect("a count")).sum()
+    };
+    assert_eq!((counted("proof_invalid"), counted("malformed")), (3, 1));
+    for line in &lines {
+        assert_eq!((&line["event"], &line["outcome"]), (&"auth".into(), &"denied".into()));
+        assert!(["user", "chain", "capability", "path"].iter().all(|name| line[name].is_null()), "{line}");
+        assert!(line["client"] == "127.0.0.1" || line["client"] == "unix");
+    }
+    assert_sound(&folder.verify());
+}
+
+#[test]
+fn every_line_is_on_the_disk_when_that_is_asked_for() {
+    let folder = Folder::new();
+    let journal = folder.open_with(JournalOptions { durability: Durability::Disk, rotate_bytes: 4096, ..small() });
+    write(&journal, 0..100);
+    drop(journal);
+    assert_eq!(folder.lines().len(), 100);
+    assert_sound(&folder.verify());
+}
+
+/// Waits for what the writer does by itself.
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WAIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_removed_folder_refuses_requests() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    write(&journal, 0..1);
+    fs::remove_dir_all(folder.path()).expect("removed");
+    wait_until("refusing", || journal.health().refusing.is_some());
+    assert_eq!(journal.begin(&intent(1)).expect_err("refused"), Unavailable::Failing);
+    fs::create_dir(folder.path()).expect("put back, for the folder's owner to remove");
+}
+
+#[test]
+fn a_file_moved_away_is_followed_by_the_next_and_the_chain_holds() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    write(&journal, 0..3);
+    assert!(journal.flush(WAIT));
+    let first = folder.only_file();
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(&first, &elsewhere).expect("moved");
+    write(&journal, 3..5);
+    drop(journal);
+    let kinds: Vec<ProblemKind> = folder.verify().problems().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, [ProblemKind::Missing]);
+    fs::rename(&elsewhere, &first).expect("put back");
+    assert_sound(&folder.verify());
+    assert_eq!(folder.lines().len(), 5);
+}
+
+#[test]
+fn a_tail_follows_rotations_and_new_processes() {
+    let folder = Folder::new();
+    let first = folder.open_with(JournalOptions { rotate_bytes: 2000, ..small() });
+    write(&first, 0..5);
+    assert!(first.flush(WAIT));
+    let mut tail = Tail::open(folder.path(), 2).expect("a tail");
+    let seen = |lines: Vec<Value>| ids(&lines).into_keys().collect::<Vec<_>>();
+    let id = |number| intent(number).id.to_string();
+    assert_eq!(seen(tail.poll().expect("lines")), [id(3), id(4)]);
+    assert!(tail.poll().expect("nothing").is_empty());
+    for number in 5..10 {
+        write(&first, [number]);
+        assert!(first.flush(WAIT));
+        assert_eq!(seen(tail.poll().expect("a line")), [id(number)]);
+    }
+    let second = folder.open();
+    write(&second, 10..12);
+    assert!(second.flush(WAIT));
+    assert_eq!(seen(tail.poll().expect("lines")), [id(10), id(11)]);
+    drop(first);
+    drop(second);
+    assert!(tail.poll().expect("nothing").is_empty());
+    assert!(folder.files(".jsonl").len() > 3);
+}
+
+#[test]
+fn two_journals_in_one_folder_have_a_chain_each() {
+    let folder = Folder::new();
+    let (one, other) = (folder.open(), folder.open());
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&one, 0..1000));
+        scope.spawn(|| write(&other, 1000..2000));
+    });
+    drop(one);
+    // One that lives is not touched by one that opens.
+    let entry = other.begin(&intent(2000)).expect("begun");
+    drop(folder.open());
+    entry.finish(&outcome(Ending::Allowed));
+    drop(other);
+    let report = folder.verify();
+    assert_sound(&report);
+    assert_eq!(report.chains.iter().map(|chain| chain.lines).collect::<Vec<_>>(), [1000, 1001]);
+    assert!(ids(&folder.lines()).values().all(|count| *count == 1));
+}
+
+#[test]
+fn an_entry_that_outlives_the_journal_is_completed_by_the_next() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    let entry = journal.begin(&intent(1)).expect("begun");
+    drop(journal);
+    assert_eq!(audit::recover(folder.path()).expect("looked"), Recovery::default());
+    entry.finish(&outcome(Ending::Allowed));
+    assert_eq!(audit::recover(folder.path()).expect("done"), Recovery { processes: 1, lines: 1, aborted: 0 });
+    assert_eq!(folder.lines()[0]["outcome"], "allowed");
+    assert_sound(&folder.verify());
+}
+
+/// A process of its own that writes a journal: this test binary again, as `child_process`.
+struct Writing {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Writing {
+    fn start(folder: &Folder, what: &str) -> Self {
+        let mut child = Command::new(env::current_exe().expect("this binary"))
+            .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+            .env("NARROWS_TEST_JOURNAL", folder.path())
+            .env("NARROWS_TEST_JOURNAL_DOES", what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let said = BufReader::new(child.stdout.take().expect("its output"));
+        Self { child, said }
+    }
+
+    /// Kills it once a line is enough, and returns all that it had said.
+    fn kill_when(mut self, mut enough: impl FnMut(&str) -> bool) -> Vec<(String, u64)> {
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            assert!(self.said.read_line(&mut said).expect("a line") > 0, "the child has ended");
+            if enough(said[start..].trim_end()) {
+                break;
+            }
+        }
+        self.child.kill().expect("killed");
+        self.child.wait().expect("dead");
+        self.said.read_to_string(&mut said).expect("the rest");
+        // A last line may be torn.
+        let whole = said.rfind('\n').map_or("", |newline| &said[..newline]);
+        let words = whole.lines().filter_map(|line| line.split_once(' '));
+        words.filter_map(|(what, number)| Some((what.to_owned(), number.parse().ok()?))).collect()
+    }
+}
+
+#[test]
+fn child_process() {
+    let Some(dir) = env::var_os("NARROWS_TEST_JOURNAL") else { return };
+    let journal =
+        Journal::open(Path::new(&dir), JournalOptions { in_flight_max: 256, rotate_bytes: 200_000, ..small() });
+    let journal = journal.expect("a journal");
+    match env::var("NARROWS_TEST_JOURNAL_DOES").expect("what to do").as_str() {
+        "load" => load(&journal),
+        // Faster than the writer looks: then it waits to be killed.
+        "few" => {
+            for number in 0..6 {
+                let entry = journal.begin(&intent(number)).expect("begun");
+                match number {
+                    2 => std::mem::forget(entry),
+                    _ => entry.finish(&outcome(Ending::Allowed)),
+                }
+                println!("b {number}");
+            }
+            std::io::stdin().read_to_end(&mut Vec::new()).expect("no end");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Four threads, each with some requests in flight, that say what they have begun and finished.
+fn load(journal: &Journal) {
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            scope.spawn(move || {
+                let mut open = Vec::new();
+                for number in 0.. {
+                    let number = thread << 32 | number;
+                    open.push((number, begin(journal, &intent(number))));
+                    println!("b {number}");
+                    if open.len() > 5 {
+                        let (number, entry) = open.swap_remove(usize::try_from(number % 6).expect("small"));
+                        entry.finish(&outcome(Ending::Allowed));
+                        println!("f {number}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn after_a_kill_under_load_every_request_has_exactly_one_line() {
+    let folder = Folder::new();
+    let mut begun = 0;
+    for round in 0..12 {
+        let mut left = 50 + round * round * 37;
+        let said = Writing::start(&folder, "load").kill_when(|_| {
+            left -= 1;
+            left == 0
+        });
+        let chains = folder.verify().chains.len();
+        let recovery = audit::recover(folder.path()).expect("recovered");
+        assert_eq!(recovery.processes, 1, "round {round}");
+        assert!(folder.files(".ring").is_empty());
+        assert_sound(&folder.verify());
+        let chain = folder.verify().chains.pop().expect("a chain");
+        assert!(chains <= round + 1);
+        let mut lines = BTreeMap::new();
+        for file in &chain.files {
+            for line in fs::read_to_string(file).expect("a file").lines() {
+                let line: Value = serde_json::from_str(line).expect("a line");
+                let twice = lines.insert(line["id"].as_str().expect("an id").to_owned(), line);
+                assert!(twice.is_none(), "two lines: {twice:?}");
+            }
+        }
+        let line = |number| lines.get(&intent(number).id.to_string()).unwrap_or_else(|| panic!("{number} has no line"));
+        let finished: Vec<u64> = said.iter().filter(|(what, _)| what == "f").map(|(_, number)| *number).collect();
+        for number in said.iter().filter(|(what, _)| what == "b").map(|(_, number)| *number) {
+            let outcome = &line(number)["outcome"];
+            assert!(
+                outcome == "allowed" || (outcome == "aborted" && !finished.contains(&number)),
+                "{number}: {outcome}"
+            );
+            begun += 1;
+        }
+        // What it had begun and not said yet: one for each thread, and what they finished meanwhile.
+        assert!(lines.len() <= said.len() + 8, "{} lines for {} words", lines.len(), said.len());
+    }
+    assert!(begun > 1000, "{begun}");
+}
+
+#[test]
+fn recovery_ends_the_same_wherever_it_was_cut_off() {
+    let source = Folder::new();
+    let child = Writing::start(&source, "few");
+    let said = child.kill_when(|line| line == "b 5");
+    assert!(said.iter().filter(|(what, _)| what == "b").count() >= 5, "{said:?}");
+    let ring = source.files(".ring").pop().expect("a ring");
+    let chain = source.only_file();
+    let (ring_name, chain_name) = (ring.file_name().expect("a name"), chain.file_name().expect("a name"));
+    let recovered = |text: &[u8]| {
+        let folder = Folder::new();
+        fs::copy(&ring, folder.path().join(ring_name)).expect("copied");
+        fs::write(folder.path().join(chain_name), text).expect("written");
+        let recovery = audit::recover(folder.path()).expect("recovered");
+        assert_sound(&folder.verify());
+        assert!(folder.files(".ring").is_empty());
+        (fs::read(folder.path().join(chain_name)).expect("a chain"), recovery.lines)
+    };
+    let before = fs::read(&chain).expect("a chain");
+    let (whole, lines) = recovered(&before);
+    let text = String::from_utf8(whole.clone()).expect("UTF-8");
+    assert_eq!(text.lines().filter(|line| line.contains("\"aborted\"")).count(), 1);
+    assert_eq!(text.lines().count(), 6);
+    assert!(text.lines().last().expect("a line").contains("\"aborted\""));
+    assert!(lines > 0, "the writer was faster than the kill");
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    for cut in before.len()..=whole.len() {
+        let near_an_end = ends.iter().any(|end| cut.abs_diff(*end) <= 2);
+        if near_an_end || cut % 97 == 0 {
+            assert_eq!(String::from_utf8(recovered(&whole[..cut]).0).expect("UTF-8"), text, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_ring_that_was_never_made_whole_is_removed() {
+    let folder = Folder::new();
+    for (number, bytes) in [0, 100, 4096, 300_000].into_iter().enumerate() {
+        fs::write(folder.path().join(format!("20270115T154012Z-{number}.ring")), vec![0; bytes]).expect("written");
+    }
+    assert_eq!(audit::recover(folder.path()).expect("recovered"), Recovery { processes: 4, lines: 0, aborted: 0 });
+    assert!(folder.files("").is_empty());
+}
+
+/// A small filesystem of its own; `None` where we may not mount one.
+struct SmallDisk {
+    folder: Folder,
+}
+
+impl SmallDisk {
+    #[cfg(target_os = "linux")]
+    fn mount(options: &str) -> Option<Self> {
+        use nix::mount::{MsFlags, mount};
+        let folder = Folder::new();
+        let mounted = mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some(options));
+        mounted.ok().map(|()| Self { folder })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn mount(_: &str) -> Option<Self> {
+        None
+    }
+
+    fn fill(&self) -> PathBuf {
+        let path = self.folder.path().join("filler");
+        let mut filler = fs::File::create(&path).expect("a file");
+        while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        nix::mount::umount2(self.folder.path(), nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_requests_and_loses_and_doubles_nothing() {
+    let Some(disk) = SmallDisk::mount("size=1m,mode=0700") else {
+        println!("SKIP full disk: may not mount");
+        return;
+    };
+    let folder = &disk.folder;
+    let journal = folder.open();
+    write(&journal, 0..10);
+    assert!(journal.flush(WAIT));
+    let mut number = 10;
+    for _ in 0..3 {
+        let filler = disk.fill();
+        let in_flight = journal.begin(&intent(number)).expect("begun before it was noticed");
+        number += 1;
+        wait_until("refusing", || {
+            match journal.begin(&intent(number)) {
+                Ok(entry) => {
+                    number += 1;
+                    entry.finish(&outcome(Ending::Allowed));
+                }
+                Err(Unavailable::Failing) => return true,
+                Err(Unavailable::Full) => {}
+                Err(other) => panic!("{other}"),
+            }
+            false
+        });
+        assert!(journal.health().refusing.is_some());
+        // Nobody can open another one either, and what was begun for it is cleared away.
+        let files = folder.files("").len();
+        assert!(matches!(Journal::open(folder.path(), small()), Err(JournalError::Io { .. })));
+        assert_eq!(folder.files("").len(), files);
+        fs::remove_file(filler).expect("removed");
+        wait_until("accepting", || journal.health().refusing.is_none());
+        write(&journal, number..number + 5);
+        number += 5;
+        in_flight.finish(&outcome(Ending::Allowed));
+        assert!(journal.flush(WAIT));
+    }
+    drop(journal);
+    assert_sound(&folder.verify());
+    let lines = folder.lines();
+    assert_eq!(lines.len() as u64, number);
+    assert!(ids(&lines).values().all(|count| *count == 1));
+}
+
+#[test]
+fn what_a_full_disk_kept_back_is_written_by_the_next_process() {
+    let Some(disk) = SmallDisk::mount("size=1m,mode=0700") else {
+        println!("SKIP full disk: may not mount");
+        return;
+    };
+    let folder = &disk.folder;
+    let journal = folder.open();
+    write(&journal, 0..10);
+    assert!(journal.flush(WAIT));
+    let filler = disk.fill();
+    let mut number = 10;
+    wait_until("refusing", || match journal.begin(&intent(number)) {
+        Ok(entry) => {
+            number += 1;
+            entry.finish(&outcome(Ending::Allowed));
+            false
+        }
+        Err(_) => journal.health().refusing.is_some(),
+    });
+    // Gives up after a while, and leaves the lines in the ring.
+    drop(journal);
+    assert_eq!(folder.files(".ring").len(), 1);
+    assert_eq!(audit::recover(folder.path()).expect("looked"), Recovery::default(), "the disk is still full");
+    assert_eq!(folder.files(".ring").len(), 1);
+    fs::remove_file(filler).expect("removed");
+    assert_eq!(audit::recover(folder.path()).expect("recovered").processes, 1);
+    assert_sound(&folder.verify());
+    let lines = folder.lines();
+    assert_eq!(lines.len() as u64, number);
+    assert!(ids(&lines).values().all(|count| *count == 1));
 }

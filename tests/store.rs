@@ -112,12 +112,13 @@ fn every_value_has_a_nonce_of_its_own() {
 
 #[test]
 fn a_changed_a_swapped_and_a_moved_value_do_not_open() {
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
     let flip = |text: &Value| {
         let text = text.as_str().expect("hex");
         let digit = if text.ends_with('0') { "1" } else { "0" };
         Value::from(format!("{}{digit}", &text[..text.len() - 1]))
     };
-    let changes: [(&str, &dyn Fn(&mut Value)); 5] = [
+    let changes: [Change<'_>; 5] = [
         ("tag", &|all| all["secrets"]["a"]["sealed"] = flip(&all["secrets"]["a"]["sealed"])),
         ("nonce", &|all| all["secrets"]["a"]["nonce"] = flip(&all["secrets"]["a"]["nonce"])),
         ("swapped", &|all| {

@@ -1,0 +1,168 @@
+//! What a journal entry costs a request: the mapped ring against one plain `write` per line, and the writer's pace.
+#![expect(clippy::expect_used, reason = "a bench ends when it cannot go on")]
+
+use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use narrows::audit::{Ending, Event, Identity, IdentityHop, Intent, Journal, JournalOptions, Outcome};
+use narrows::capability::{Algorithm, PrivateKey};
+use narrows::request::ProofKind;
+use tempfile::TempDir;
+use ulid::Ulid;
+
+/// So many entries fit the ring while the writer is not looking.
+const ROOM: u64 = 4096;
+const WAIT: Duration = Duration::from_secs(30);
+
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    dir
+}
+
+/// A person, an orchestrator and a sub-agent: the line is some 900 bytes long.
+fn identity() -> Identity {
+    let key = PrivateKey::from_seed(Algorithm::Ed25519, [7; 32]).expect("a key");
+    let block = [0xb2; 32];
+    let hop = |name| IdentityHop { holder: key.public(), name, block: &block };
+    Identity::new(
+        Some("alice@example.com"),
+        &[hop(None), hop(Some("orchestrator")), hop(Some("agent-1"))],
+        &[0xca; 32],
+        ProofKind::Connect,
+    )
+}
+
+fn intent(identity: &Identity, number: u64) -> Intent<'_> {
+    Intent {
+        id: Ulid::from_parts(1_800_027_612_345, u128::from(number)),
+        time_ms: 1_800_027_612_345,
+        event: Event::Request,
+        identity: Some(identity),
+        service: Some("github"),
+        operation: Some("read"),
+        action: None,
+        method: Some("GET"),
+        host: Some("api.github.com"),
+        port: Some(443),
+        path: Some("/repos/acme/widgets/contents/src/lib.rs"),
+        credential: Some("gh-pat"),
+        client: Some("127.0.0.1:53122"),
+        foreign_credential: false,
+    }
+}
+
+const OUTCOME: Outcome = Outcome {
+    ending: Ending::Allowed,
+    code: None,
+    status: Some(200),
+    bytes_up: 0,
+    bytes_down: 5321,
+    duration_ms: 143,
+    upstream_ms: Some(141),
+    foreign_credential: false,
+};
+
+fn record(journal: &Journal, identity: &Identity, number: u64) {
+    let entry = journal.begin(black_box(&intent(identity, number))).expect("room");
+    entry.finish(black_box(&OUTCOME));
+}
+
+/// Times `iterations` entries on each of `threads`, in bursts that fit the ring, without the writer's work between them.
+fn timed(journal: &Journal, identity: &Identity, iterations: u64, threads: u64) -> Duration {
+    let (mut left, mut spent) = (iterations, Duration::ZERO);
+    while left > 0 {
+        let burst = left.min(ROOM / threads);
+        let start = Instant::now();
+        if threads == 1 {
+            (0..burst).for_each(|number| record(journal, identity, number));
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| (0..burst).for_each(|number| record(journal, identity, number)));
+                }
+            });
+        }
+        spent += start.elapsed();
+        left -= burst;
+        assert!(journal.flush(WAIT), "the writer keeps up");
+    }
+    spent
+}
+
+fn entry(criterion: &mut Criterion) {
+    let dir = folder();
+    let journal = Journal::open(dir.path(), JournalOptions::default()).expect("a journal");
+    let identity = identity();
+    let mut group = criterion.benchmark_group("journal");
+    group.bench_function("begin and finish", |bench| {
+        bench.iter_custom(|iterations| timed(&journal, &identity, iterations, 1));
+    });
+    group.bench_function("begin and finish, two threads", |bench| {
+        bench.iter_custom(|iterations| timed(&journal, &identity, iterations, 2));
+    });
+    group.bench_function("begin, with the writer asleep", |bench| {
+        bench.iter_custom(|iterations| {
+            let (mut left, mut spent) = (iterations, Duration::ZERO);
+            while left > 0 {
+                let burst = left.min(ROOM);
+                let mut entries = Vec::with_capacity(usize::try_from(burst).expect("small"));
+                let start = Instant::now();
+                for number in 0..burst {
+                    entries.push(journal.begin(black_box(&intent(&identity, number))).expect("room"));
+                }
+                spent += start.elapsed();
+                drop(entries);
+                assert!(journal.flush(WAIT), "the writer keeps up");
+                left -= burst;
+            }
+            spent
+        });
+    });
+    group.throughput(Throughput::Elements(ROOM));
+    group.bench_function("the writer, 4096 lines", |bench| {
+        bench.iter(|| {
+            (0..ROOM).for_each(|number| record(&journal, &identity, number));
+            assert!(journal.flush(WAIT), "the writer keeps up");
+        });
+    });
+    group.finish();
+}
+
+fn plain_write(criterion: &mut Criterion) {
+    let dir = folder();
+    let line = vec![b'x'; 900];
+    let open = |name: &str| -> File {
+        OpenOptions::new().append(true).create(true).open(dir.path().join(name)).expect("a file")
+    };
+    let mut group = criterion.benchmark_group("plain");
+    let mut file = open("one");
+    group.bench_function("one write a request", |bench| {
+        bench.iter(|| file.write_all(black_box(&line)).expect("written"));
+    });
+    file.set_len(0).expect("cut");
+    let file = open("two");
+    group.bench_function("one write a request, two threads", |bench| {
+        bench.iter_custom(|iterations| {
+            let start = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..iterations {
+                            (&file).write_all(black_box(&line)).expect("written");
+                        }
+                    });
+                }
+            });
+            start.elapsed()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, entry, plain_write);
+criterion_main!(benches);
