@@ -27,7 +27,8 @@ impl Failure {
     /// Whether an approval alone would make it hold: some alternative lacks nothing else.
     #[must_use]
     pub fn wants_approval(&self) -> bool {
-        self.rows.iter().any(|row| row.mismatches.iter().all(|mismatch| mismatch.approval))
+        let lacks_only_approval = |row: &FailedRow| row.mismatches.iter().all(|mismatch| mismatch.approval);
+        self.rows.iter().any(|row| !row.mismatches.is_empty() && lacks_only_approval(row))
     }
 }
 

@@ -92,6 +92,17 @@ fn approval_required_means_that_nothing_but_approval_fails() {
     assert_eq!(decided(&either, &request.facts()), Ok(()));
 }
 
+/// An absent fact under a negation fails its row and nothing in it that could be named: the row seemed to lack nothing but
+/// an approval.
+#[test]
+fn an_absent_fact_under_a_negation_is_not_a_missing_approval() {
+    let capability = verified(&["check if method($m), !($m == \"DELETE\")"]);
+    let request = Request::to("/v1");
+    let denial = denial(&capability, &Facts { method: None, ..request.facts() });
+    assert_eq!(denial.code, Code::CapabilityDenied);
+    assert_eq!(denial.needed.as_deref(), Some("method is known"));
+}
+
 #[test]
 fn revocation_comes_before_everything_else() {
     let capability = verify_ok(&delegated(

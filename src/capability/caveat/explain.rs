@@ -67,14 +67,18 @@ impl Caveat {
 
 impl Row {
     fn failed(&self, facts: &Facts<'_>) -> FailedRow {
-        let mut mismatches: Vec<Mismatch> = Vec::new();
-        for test in self.tests.iter().filter(|test| !test.holds(facts)) {
-            // An absent fact fails its `Present` and every test that reads it: the latter says more.
-            if !matches!(test, Test::Present(column) if self.is_read_elsewhere(column)) {
-                mismatches.push(test.mismatch(facts));
+        let failing: Vec<&Test> = self.tests.iter().filter(|test| !test.holds(facts)).collect();
+        // An absent fact fails its `Present` and most tests that read it: the latter say more. Not all of them: what is
+        // negated holds of nothing.
+        let said_elsewhere = |column: &Column| {
+            let mut said = false;
+            for test in failing.iter().filter(|test| !matches!(test, Test::Present(_))) {
+                test.each_column(&mut |other| said |= other == *column);
             }
-        }
-        FailedRow { mismatches }
+            said
+        };
+        let telling = failing.iter().filter(|test| !matches!(test, Test::Present(column) if said_elsewhere(column)));
+        FailedRow { mismatches: telling.map(|test| test.mismatch(facts)).collect() }
     }
 
     fn is_read_elsewhere(&self, wanted: &Column) -> bool {
