@@ -41,6 +41,22 @@ pub enum MalformedCredentials {
     Proof,
 }
 
+impl MalformedCredentials {
+    /// The class's name in test vectors.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Scheme => "scheme",
+            Self::TooLong => "too_long",
+            Self::Basic => "basic",
+            Self::User => "user",
+            Self::Parts => "parts",
+            Self::Capability => "capability",
+            Self::Proof => "proof",
+        }
+    }
+}
+
 /// A capability and a proof as they were presented; nothing is verified yet.
 #[derive(Clone)]
 pub struct Credentials {

@@ -151,6 +151,20 @@ pub enum MalformedProof {
     Reserved,
 }
 
+impl MalformedProof {
+    /// The class's name in test vectors.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Version => "version",
+            Self::Kind => "kind",
+            Self::Algorithm => "algorithm",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
 /// Why a well-formed proof is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
@@ -187,12 +201,17 @@ pub enum ProofError {
 }
 
 impl ProofError {
-    /// The public code: `proof_invalid`, or `proof_expired` for all that a fresh proof by a right clock would mend.
+    /// The class's name in test vectors. What the peer learns is a code (`docs/errors.md`).
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::WrongKind | Self::WrongAlgorithm | Self::TtlTooLong { .. } | Self::Signature => "proof_invalid",
-            Self::Expired { .. } | Self::NotYetValid { .. } | Self::BeforeStart => "proof_expired",
+            Self::WrongKind => "wrong_kind",
+            Self::WrongAlgorithm => "wrong_algorithm",
+            Self::TtlTooLong { .. } => "ttl_too_long",
+            Self::Signature => "signature",
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not_yet_valid",
+            Self::BeforeStart => "before_start",
         }
     }
 }
