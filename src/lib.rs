@@ -4,10 +4,11 @@
 //!
 //! - words: [`clock`], [`request`]
 //! - pure: [`capability`], [`credential`], [`service`], [`policy`]
-//! - IO: [`store`], [`audit`], [`config`]
+//! - IO: [`store`], [`audit`], [`config`], [`net`]
+//! - the request's way: [`proxy`]
+//! - whoever runs it: [`daemon`], [`admin`]
 
 pub mod clock;
-pub mod net;
 pub mod request;
 
 pub mod capability;
@@ -16,5 +17,11 @@ pub mod service;
 pub mod policy;
 
 pub mod audit;
+pub mod net;
 pub mod store;
 pub mod config;
+
+pub mod proxy;
+
+pub mod admin;
+pub mod daemon;

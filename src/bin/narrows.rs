@@ -1,3 +1,117 @@
 //! `narrows`: the proxy, in the foreground.
 
-fn main() {}
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use narrows::config::Config;
+use narrows::daemon::{Daemon, LoadError, Serve, StartError};
+use narrows::store::{Home, SecretStore};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Example: narrows --check && narrows
+///
+/// Serves the home's configuration until SIGTERM or SIGINT, then drains and exits 0. A change of the configuration or
+/// of the store takes effect without a restart.
+#[derive(Debug, Parser)]
+#[command(name = "narrows", version)]
+struct Args {
+    /// The folder that holds everything [default: $NARROWS_HOME, else the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Reports every problem of the configuration and exits: 0 when there is none, else 1
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let home = match Home::locate(args.home.as_deref()) {
+        Ok(home) => home,
+        Err(error) => return fail(&error, error.hint()),
+    };
+    if args.check {
+        return check(&home);
+    }
+    log();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(&home)),
+        Err(error) => fail(&error, None),
+    }
+}
+
+async fn run(home: &Home) -> ExitCode {
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return fail(&std::io::Error::other("signals cannot be handled"), None);
+    };
+    let daemon = match Daemon::start(home, Serve::Everything).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            if let StartError::Load(LoadError::Config(problems)) = &error {
+                for problem in problems {
+                    say(&problem.to_string());
+                }
+            }
+            return fail(&error, error.hint());
+        }
+    };
+    if let Some(first) = daemon.listening().first() {
+        say(&format!("listening on {first}"));
+    }
+    for other in daemon.listening().iter().skip(1) {
+        tracing::info!("also listening on {other}");
+    }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    if !daemon.stop().await {
+        tracing::warn!("some requests were cut at the drain's deadline");
+    }
+    ExitCode::SUCCESS
+}
+
+fn check(home: &Home) -> ExitCode {
+    let problems = match Config::load(home) {
+        Ok(config) => match SecretStore::new(home).list() {
+            Ok(stored) => config.check(&stored),
+            Err(error) => return fail(&error, error.hint()),
+        },
+        Err(problems) => problems,
+    };
+    for problem in &problems {
+        say(&problem.to_string());
+    }
+    if problems.is_empty() {
+        say("the configuration is good");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::FAILURE
+}
+
+/// `NARROWS_LOG`, else `RUST_LOG`, else warnings; to stderr, without the colours that a peer's text could forge.
+fn log() {
+    let filter = std::env::var("NARROWS_LOG").or_else(|_| std::env::var("RUST_LOG"));
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or("warn")).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn fail(error: &dyn std::error::Error, hint: Option<String>) -> ExitCode {
+    say(&format!("narrows: error: {error}"));
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        say(&format!("narrows: error: because {error}"));
+        cause = error.source();
+    }
+    if let Some(hint) = hint {
+        say(&format!("narrows: hint: {hint}"));
+    }
+    ExitCode::FAILURE
+}

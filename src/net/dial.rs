@@ -47,7 +47,7 @@ pub enum DialError {
 }
 
 /// What the configuration says about dialling.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct DialRules {
     /// Dial there instead, for that target only; needs no listing in `allow_addresses`.
     pub connect_to: HashMap<Target, Target>,

@@ -30,6 +30,17 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// The address, but for a process on this machine.
+    #[must_use]
+    pub fn ip(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
+}
+
 /// The journal's `client`: `127.0.0.1:53122` or `unix`.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

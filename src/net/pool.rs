@@ -125,7 +125,11 @@ where
         matches!(self, Self::Http2(_))
     }
 
-    /// Waits a moment for a kept connection to be ready; false when it is dead or stays busy.
+    /// This connection, once it is ready; `None` when it is dead or stays busy.
+    pub async fn revived(mut self) -> Option<Self> {
+        self.revive().await.then_some(self)
+    }
+
     async fn revive(&mut self) -> bool {
         match self {
             Self::Http1(sender) if sender.is_closed() => false,
@@ -170,10 +174,16 @@ where
     /// A live kept connection for `key`: the shared HTTP/2 one, else the one used last.
     pub async fn take(&self, key: &PoolKey) -> Option<Connection<B>> {
         loop {
-            let mut connection = self.pop(key)?;
-            if connection.revive().await {
+            if let Some(connection) = self.pop(key)?.revived().await {
                 return Some(connection);
             }
+        }
+    }
+
+    /// Lets others use an HTTP/2 connection while it is in use.
+    pub fn share(&self, key: &PoolKey, connection: &Connection<B>) {
+        if let Connection::Http2(sender) = connection {
+            self.give(key, Connection::Http2(sender.clone()));
         }
     }
 

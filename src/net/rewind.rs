@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Reads `prefix` first, then `inner`; writes go straight to `inner`, gathered writes included.
@@ -20,9 +20,16 @@ impl<T> Rewind<T> {
         Self { prefix, inner }
     }
 
-    /// The stream without what is left of the prefix.
-    pub fn into_parts(self) -> (Bytes, T) {
-        (self.prefix, self.inner)
+    /// What will be read first.
+    pub const fn prefix(&self) -> &Bytes {
+        &self.prefix
+    }
+
+    /// Puts bytes that were just read back in front of everything else.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        let mut prefix = BytesMut::from(bytes);
+        prefix.extend_from_slice(&self.prefix);
+        self.prefix = prefix.freeze();
     }
 }
 

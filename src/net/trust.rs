@@ -8,12 +8,14 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Where the public roots come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RootSource {
+pub enum RootSource<'a> {
     /// The platform's store; the bundled roots where it is empty (an image without any).
     #[default]
     System,
     /// Mozilla's roots, as compiled in.
     Bundled,
+    /// The certificates of this PEM text, and no others.
+    Only(&'a [u8]),
 }
 
 /// Why the trusted roots could not be put together. An operator's mistake.
@@ -40,26 +42,30 @@ pub enum Offer {
 ///
 /// # Errors
 /// [`TrustError::ExtraCa`] when `extra_ca_pem` is given and not one certificate in it reads.
-pub fn roots(source: RootSource, extra_ca_pem: Option<&[u8]>) -> Result<Arc<RootCertStore>, TrustError> {
+pub fn roots(source: RootSource<'_>, extra_ca_pem: Option<&[u8]>) -> Result<Arc<RootCertStore>, TrustError> {
     let mut store = RootCertStore::empty();
-    if source == RootSource::System {
+    match source {
+        RootSource::Only(pem) => add(&mut store, pem)?,
         // Single unreadable roots of a platform are common and no reason to stop.
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        RootSource::System => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        RootSource::Bundled => {}
     }
     if store.is_empty() {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(pem) = extra_ca_pem {
-        let certificates: Vec<_> =
-            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| TrustError::ExtraCa)?;
-        if certificates.is_empty() {
-            return Err(TrustError::ExtraCa);
-        }
-        for certificate in certificates {
-            store.add(certificate).map_err(|_| TrustError::ExtraCa)?;
-        }
+        add(&mut store, pem)?;
     }
     Ok(Arc::new(store))
+}
+
+fn add(store: &mut RootCertStore, pem: &[u8]) -> Result<(), TrustError> {
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| TrustError::ExtraCa)?;
+    if certificates.is_empty() {
+        return Err(TrustError::ExtraCa);
+    }
+    certificates.into_iter().try_for_each(|certificate| store.add(certificate).map_err(|_| TrustError::ExtraCa))
 }
 
 /// A TLS client configuration of its own: its session cache is shared with no other, so a session

@@ -15,7 +15,7 @@ mod head;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -41,11 +41,15 @@ pub enum Violation {
     HeadTooLarge,
 }
 
+/// Values of [`GuardState::answered`]; 0 is "not yet".
+const STAYS_IN_HTTP: u8 = 1;
+const LEAVES_HTTP: u8 = 2;
+
 /// What the guard of a connection and the service on it tell each other.
 #[derive(Debug, Default)]
 pub struct GuardState {
     violation: AtomicU8,
-    resumed: AtomicBool,
+    answered: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -62,7 +66,16 @@ impl GuardState {
 
     /// Says that the answer to a CONNECT or an upgrade stays in HTTP: the next bytes are a head again.
     pub fn resume(&self) {
-        self.resumed.store(true, Ordering::Release);
+        self.answer(STAYS_IN_HTTP);
+    }
+
+    /// Says that the answer left HTTP: all that follows passes unread.
+    pub fn leave(&self) {
+        self.answer(LEAVES_HTTP);
+    }
+
+    fn answer(&self, answer: u8) {
+        self.answered.store(answer, Ordering::Release);
         self.waker.wake();
     }
 
@@ -82,6 +95,8 @@ enum Expecting {
     Chunked(ChunkScan),
     /// After CONNECT or `Upgrade`: nothing, until the service says what the answer was.
     Answer,
+    /// After an upgrade: anything.
+    Anything,
     /// After a refusal: nothing, for good.
     End,
 }
@@ -162,6 +177,7 @@ impl<T: AsyncRead> Guard<T> {
                         return Ok(good);
                     }
                 }
+                Expecting::Anything => return Ok(bytes.len()),
                 Expecting::Answer | Expecting::End => return Ok(good),
             }
         }
@@ -182,9 +198,13 @@ impl<T: AsyncRead> Guard<T> {
         Err(io::Error::new(io::ErrorKind::InvalidData, violation))
     }
 
-    fn poll_answered(&self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_answered(&self, cx: &Context<'_>) -> Poll<Expecting> {
         self.state.waker.register(cx.waker());
-        if self.state.resumed.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        match self.state.answered.swap(0, Ordering::AcqRel) {
+            STAYS_IN_HTTP => Poll::Ready(Expecting::Head),
+            LEAVES_HTTP => Poll::Ready(Expecting::Anything),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -248,10 +268,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
             }
             match guard.expecting {
                 Expecting::End => return Poll::Pending,
-                Expecting::Answer => {
-                    ready!(guard.poll_answered(cx));
-                    guard.expecting = Expecting::Head;
-                }
+                Expecting::Answer => guard.expecting = ready!(guard.poll_answered(cx)),
                 _ if guard.held.is_empty() => {
                     if ready!(guard.poll_direct(cx, buf))? {
                         return Poll::Ready(Ok(()));

@@ -197,3 +197,22 @@ async fn a_refused_connect_leaves_the_connection_usable() {
         state.resume();
     }
 }
+
+#[tokio::test]
+async fn after_an_upgrade_everything_passes_unread() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let frames = b"\x81\x01\n\0\r";
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let mut guard = Guard::new(server);
+    let state = guard.state();
+    tokio::io::AsyncWriteExt::write_all(&mut client, &[head.as_slice(), frames].concat()).await.expect("fed");
+    let mut buf = [0; 4096];
+    let length = guard.read(&mut buf).await.expect("the head");
+    assert_eq!(&buf[..length], head, "frames sent early are not taken for a request");
+    state.leave();
+    let length = guard.read(&mut buf).await.expect("the frames");
+    assert_eq!(&buf[..length], frames);
+    tokio::io::AsyncWriteExt::write_all(&mut client, frames).await.expect("fed");
+    let length = guard.read(&mut buf).await.expect("more frames");
+    assert_eq!((&buf[..length], state.violation()), (frames.as_slice(), None));
+}

@@ -1,0 +1,91 @@
+//! From files to the parts of a snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+
+use crate::capability::{BadRevocation, Revocations, Roots};
+use crate::config::{Config, Problem, Upstream, UpstreamRoots};
+use crate::credential::{Secret, SecretName};
+use crate::net::dial::DialRules;
+use crate::net::trust::{self, RootSource, TrustError};
+use crate::proxy::SnapshotParts;
+use crate::store::{Home, SecretStore, StoreError, revoked};
+
+/// Why a home's files cannot be served from.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The configuration, every problem of it.
+    #[error("the configuration has {} problem(s)", .0.len())]
+    Config(Vec<Problem>),
+    /// A file of the home.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The revocation list. Nothing may be judged by half of one.
+    #[error("revoked.jsonl: {0}")]
+    Revocations(#[from] BadRevocation),
+    /// The roots that upstreams are trusted by.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+impl LoadError {
+    /// What a person can type about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(_) => Some("narrows --check lists every problem".to_owned()),
+            Self::Store(error) => error.hint(),
+            Self::Revocations(_) => Some("mend or remove that line; capctl revoke writes good ones".to_owned()),
+            Self::Trust(_) => None,
+        }
+    }
+}
+
+/// Reads everything that may change while a proxy runs. `trusted` is reused where `[upstream]` says nothing new.
+///
+/// # Errors
+/// [`LoadError`]; nothing of a bad home is used.
+pub fn load_snapshot_parts(
+    home: &Home,
+    config: &Arc<Config>,
+    trusted: Option<Arc<RootCertStore>>,
+) -> Result<SnapshotParts, LoadError> {
+    Ok(SnapshotParts {
+        secrets: secrets(home, config)?,
+        roots: Roots::new(config.roots.clone()),
+        revocations: revocations(home)?,
+        dial_rules: DialRules {
+            connect_to: config.upstream.connect_to.clone(),
+            allow_addresses: config.upstream.allow_addresses.clone(),
+        },
+        trusted: match trusted {
+            Some(trusted) => trusted,
+            None => roots(&config.upstream)?,
+        },
+        config: Arc::clone(config),
+    })
+}
+
+/// The home's revocations as they stand.
+pub(super) fn revocations(home: &Home) -> Result<Revocations, LoadError> {
+    let lines = revoked::load(&home.revoked())?;
+    Ok(Revocations::parse(lines.iter().map(String::as_str))?)
+}
+
+/// The secrets that services name, and no others: what nobody uses stays sealed.
+fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secret>>, LoadError> {
+    let mut used = SecretStore::new(home).load()?;
+    used.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
+    Ok(used.into_iter().map(|(name, secret)| (name, Arc::new(secret))).collect())
+}
+
+fn roots(upstream: &Upstream) -> Result<Arc<RootCertStore>, TrustError> {
+    let source = match &upstream.roots {
+        UpstreamRoots::System => RootSource::System,
+        UpstreamRoots::Bundled => RootSource::Bundled,
+        UpstreamRoots::Only(pem) => RootSource::Only(pem),
+    };
+    trust::roots(source, upstream.extra_ca_pem.as_deref())
+}

@@ -1,0 +1,11 @@
+//! A proxy started from a home: what `narrows` runs in the foreground and `capctl run` embeds.
+//!
+//! Here the parts meet: configuration, store, CA, journal and listeners become a [`crate::proxy::Proxy`], and files
+//! that change become its next snapshot. Deliberately absent: signals and printing, which are the binaries'.
+
+mod load;
+mod reload;
+mod start;
+
+pub use load::{LoadError, load_snapshot_parts};
+pub use start::{Daemon, Serve, StartError};

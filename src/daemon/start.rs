@@ -1,0 +1,217 @@
+//! Starting, and stopping in good order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::load::{LoadError, load_snapshot_parts};
+use super::reload::{Reload, watched};
+use crate::audit::{Journal, JournalError};
+use crate::capability::ProofLimits;
+use crate::clock::UnixSeconds;
+use crate::config::{Config, Listen};
+use crate::net::dial::Dialer;
+use crate::net::leaf::{LeafCache, LeafError};
+use crate::net::listener::Listener;
+use crate::net::trust::TrustError;
+use crate::proxy::{self, Drain, Limits, Live, Parts, Proxy, Snapshot};
+use crate::store::ca::Ca;
+use crate::store::watch::Watcher;
+use crate::store::{Home, StoreError};
+
+/// How long finished requests may take to reach the journal's file at the end.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where a daemon listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serve {
+    /// On `listen` and `admin` of the configuration, and on the home's socket.
+    Everything,
+    /// On the home's socket alone: a proxy that `capctl run` embeds.
+    SocketOnly,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The home's files.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The local CA.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An address is taken, or not ours to take.
+    #[error("cannot listen on {at}")]
+    Listen {
+        /// As the configuration has it.
+        at: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The system has no thread for us.
+    #[error("the files cannot be watched")]
+    Watch(#[source] io::Error),
+}
+
+impl StartError {
+    /// What a person can type about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Load(error) => error.hint(),
+            Self::Listen { at, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(format!("another process serves {at}: stop it, or set another `listen` in narrows.toml"))
+            }
+            Self::Leaf(_) => Some("capctl init makes a CA; capctl doctor says what is wrong with this one".to_owned()),
+            Self::Journal(_) | Self::Listen { .. } | Self::Watch(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Load(LoadError::Store(error))
+    }
+}
+
+impl From<TrustError> for StartError {
+    fn from(error: TrustError) -> Self {
+        Self::Load(LoadError::Trust(error))
+    }
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Daemon {
+    proxy: Arc<Proxy>,
+    drain: Drain,
+    listening: Vec<String>,
+    address: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    drain_within: Duration,
+}
+
+impl Daemon {
+    /// Reads the home, binds, and serves on background tasks of the current runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(home: &Home, serve: Serve) -> Result<Self, StartError> {
+        home.check()?;
+        let config = Arc::new(Config::load(home).map_err(LoadError::Config)?);
+        let started_at = UnixSeconds::now();
+        let parts = load_snapshot_parts(home, &config, None)?;
+        let trusted = Arc::clone(&parts.trusted);
+        let snapshot = Snapshot::first(parts)?;
+        let ca = Ca::load(home)?;
+        let leaves = LeafCache::new(ca.certificate_pem(), ca.key_pem())?;
+        let Bound { main, admin, socket } = Bound::bind(home, &config, serve).await?;
+        let journal = Journal::open(&config.journal_dir, config.journal)?;
+        let own: Vec<SocketAddr> = [&main, &admin].into_iter().flatten().filter_map(Listener::local_address).collect();
+        let watcher = Watcher::start(watched(home, &config)).map_err(StartError::Watch)?;
+        let mut proof = ProofLimits::since(started_at);
+        proof.presentation_ttl_max_s = u32::try_from(config.limits.presentation_ttl_max.as_secs()).unwrap_or(u32::MAX);
+        let limits = Limits { proof, ..Limits::from(&config.limits) };
+        let dialer = Dialer::new(own, limits.dial);
+        let audience = Arc::clone(&config.audience);
+        let live = Live::new(snapshot);
+        let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer });
+        let daemon = Self {
+            drain: Drain::default(),
+            listening: [&main, &socket, &admin].into_iter().flatten().map(ToString::to_string).collect(),
+            address: main.as_ref().and_then(Listener::local_address),
+            socket: socket.as_ref().map(|_| home.socket()),
+            drain_within: config.limits.drain,
+            proxy: Arc::clone(&proxy),
+        };
+        for listener in [main, socket].into_iter().flatten() {
+            tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, daemon.drain.clone()));
+        }
+        if let Some(admin) = admin {
+            tokio::spawn(crate::admin::serve(Arc::clone(&proxy), admin, daemon.drain.clone()));
+        }
+        let reload = Reload { home: home.clone(), proxy, config, trusted, watcher };
+        tokio::spawn(reload.run(daemon.drain.clone()));
+        Ok(daemon)
+    }
+
+    /// Where clients may connect, the configuration's `listen` first; with the port that port 0 became.
+    #[must_use]
+    pub fn listening(&self) -> &[String] {
+        &self.listening
+    }
+
+    /// The TCP address, when there is one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The home's socket, when this process owns it.
+    #[must_use]
+    pub fn socket(&self) -> Option<&PathBuf> {
+        self.socket.as_ref()
+    }
+
+    /// The proxy itself.
+    #[must_use]
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, and writes the journal's
+    /// last lines. True when nothing had to be cut.
+    pub async fn stop(self) -> bool {
+        let in_time = self.drain.run(self.drain_within).await;
+        if !self.proxy.journal.flush(FLUSH_WITHIN) {
+            tracing::error!("the journal's last lines are not written yet; the next start completes them");
+        }
+        in_time
+    }
+}
+
+/// The listeners of a daemon.
+struct Bound {
+    main: Option<Listener>,
+    admin: Option<Listener>,
+    socket: Option<Listener>,
+}
+
+impl Bound {
+    async fn bind(home: &Home, config: &Config, serve: Serve) -> Result<Self, StartError> {
+        let everything = serve == Serve::Everything;
+        let main = if everything { Some(listen(&config.listen).await?) } else { None };
+        let admin = match config.admin.as_ref().filter(|_| everything) {
+            Some(admin) => Some(listen(admin).await?),
+            None => None,
+        };
+        let path = home.socket();
+        let socket = if config.listen == Listen::Unix(path.clone()) && everything {
+            None
+        } else {
+            match Listener::unix(&path).await {
+                Ok(socket) => Some(socket),
+                // A proxy that has its own address can do without; one that is embedded cannot.
+                Err(error) if everything => {
+                    tracing::warn!(%error, path = %path.display(), "the home's socket cannot be served");
+                    None
+                }
+                Err(source) => return Err(StartError::Listen { at: format!("unix:{}", path.display()), source }),
+            }
+        };
+        Ok(Self { main, admin, socket })
+    }
+}
+
+async fn listen(at: &Listen) -> Result<Listener, StartError> {
+    let bound = match at {
+        Listen::Tcp(address) => Listener::tcp(*address).await,
+        Listen::Unix(path) => Listener::unix(path).await,
+    };
+    bound.map_err(|source| StartError::Listen { at: at.to_string(), source })
+}

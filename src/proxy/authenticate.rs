@@ -1,0 +1,161 @@
+//! authenticate: the proof, then the chain, then the nonce; what comes out knows its holder.
+//!
+//! The order is what makes a stolen capability cheap to refuse: the proof is checked against the holder
+//! that the capability *claims*, before any signature of its chain, and a nonce is remembered only when
+//! everything else held, so strangers cannot fill the memory.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::PROXY_AUTHORIZATION;
+
+use super::Proxy;
+use super::live::Snapshot;
+use crate::audit::{Identity, IdentityHop};
+use crate::capability::{
+    Account, Capability, Context, Credentials, Proven, PublicKey, Purpose, Verified, claimed_holder, verify,
+};
+use crate::clock::UnixSeconds;
+use crate::net::listener::Peer;
+use crate::policy::Code;
+use crate::request::ProofKind;
+use crate::store::random;
+
+/// Evidence that the sender holds a genuine capability. Whether the capability still lives, and what it
+/// allows, is decided inside the tunnel.
+#[must_use]
+pub(super) struct Authenticated {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) verified: Arc<Verified>,
+    pub(super) account: Account,
+    pub(super) root: PublicKey,
+    pub(super) proof: ProofKind,
+    pub(super) identity: Arc<Identity>,
+    pub(super) client: Arc<str>,
+    pub(super) ends_at: UnixSeconds,
+    pub(super) id_base: u128,
+}
+
+/// Why a sender is asked again for credentials: the `error` of the 407.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    pub(super) code: Code,
+    pub(super) detail: String,
+}
+
+impl Challenge {
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request.
+pub(super) fn authenticate(
+    proxy: &Arc<Proxy>,
+    snapshot: &Snapshot,
+    peer: &Peer,
+    headers: &HeaderMap,
+    purpose: Purpose<'_>,
+) -> Result<Authenticated, Challenge> {
+    let credentials = credentials(headers)?;
+    let now = UnixSeconds::now();
+    let proven = prove(proxy, &credentials, purpose, now)?;
+    if proven.kind() == ProofKind::Presentation && !peer.is_local() {
+        return Err(Challenge::new(Code::ProofInvalid, "a presentation is not accepted over clear text"));
+    }
+    let verified = chain(proxy, snapshot, &credentials.capability, now)?;
+    if verified.holder() != proven.holder() {
+        return Err(Challenge::new(Code::CapabilityInvalid, "the capability's chain ends with another holder"));
+    }
+    let root = *snapshot.roots().get(verified.kid()).ok_or_else(|| root_unknown(&verified))?;
+    if snapshot.revocations().is_revoked(&verified).is_none() {
+        remember(proxy, &verified, &proven, now)?;
+    }
+    let ends_at = match proven.kind() {
+        ProofKind::Presentation => proven.dead_at().min(now + proxy.limits.tunnel_age_max.as_secs()),
+        ProofKind::Connect | ProofKind::Request => now + proxy.limits.tunnel_age_max.as_secs(),
+    };
+    let id_base = random::bytes::<16>().map_err(|_| Challenge::new(Code::Overloaded, "no randomness"))?;
+    Ok(Authenticated {
+        proxy: Arc::clone(proxy),
+        identity: Arc::new(identity(&verified, proven.kind())),
+        root,
+        proof: proven.kind(),
+        client: Arc::from(peer.to_string()),
+        ends_at,
+        id_base: u128::from_be_bytes(id_base),
+        account: proxy.ledger.account(&verified, now),
+        verified,
+    })
+}
+
+fn credentials(headers: &HeaderMap) -> Result<Credentials, Challenge> {
+    let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(|| Challenge::new(Code::Missing, "no Proxy-Authorization"))?;
+    if values.next().is_some() {
+        return Err(Challenge::new(Code::Malformed, "more than one Proxy-Authorization"));
+    }
+    // An unknown scheme, a broken encoding, a Basic user that is not `cap`: all are malformed.
+    Credentials::from_proxy_authorization(value.as_bytes())
+        .map_err(|error| Challenge::new(Code::Malformed, error.to_string()))
+}
+
+fn prove(
+    proxy: &Proxy,
+    credentials: &Credentials,
+    purpose: Purpose<'_>,
+    now: UnixSeconds,
+) -> Result<Proven, Challenge> {
+    let holder = claimed_holder(&credentials.capability)
+        .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
+    let context = Context::new(&proxy.audience, purpose);
+    credentials
+        .proof
+        .check(&holder, &credentials.capability.sha256(), &context, now, &proxy.limits.proof)
+        .map_err(|error| Challenge::new(Code::of_proof(&error), error.to_string()))
+}
+
+/// The verified chain, from the cache when it was verified under these roots before.
+fn chain(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    capability: &Capability,
+    now: UnixSeconds,
+) -> Result<Arc<Verified>, Challenge> {
+    let (hash, epoch) = (capability.sha256(), snapshot.roots_epoch());
+    if let Some(verified) = proxy.verified.get(&hash, epoch) {
+        return Ok(verified);
+    }
+    let verified = verify(capability, snapshot.roots(), &proxy.limits.chain)
+        .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
+    let verified = Arc::new(verified);
+    proxy.verified.insert(epoch, Arc::clone(&verified), now);
+    Ok(verified)
+}
+
+fn root_unknown(verified: &Verified) -> Challenge {
+    Challenge::new(Code::CapabilityInvalid, format!("no root has the number {}", verified.kid()))
+}
+
+/// Remembers the nonce of a proof that is good for one request only.
+fn remember(proxy: &Proxy, verified: &Verified, proven: &Proven, now: UnixSeconds) -> Result<(), Challenge> {
+    if proven.kind() == ProofKind::Presentation {
+        return Ok(());
+    }
+    let Some(authority) = verified.blocks().first() else {
+        return Err(Challenge::new(Code::CapabilityInvalid, "no authority block"));
+    };
+    proxy
+        .replay
+        .insert(proven.holder(), proven.nonce(), authority.id(), proven.dead_at(), now)
+        .map_err(|error| Challenge::new(Code::of_replay(&error), error.to_string()))
+}
+
+fn identity(verified: &Verified, proof: ProofKind) -> Identity {
+    let hops: Vec<IdentityHop<'_>> = verified
+        .holders()
+        .iter()
+        .map(|hop| IdentityHop { holder: &hop.holder, name: hop.name.as_deref(), block: &hop.block.0 })
+        .collect();
+    Identity::new(verified.user(), &hops, &verified.hash(), proof)
+}

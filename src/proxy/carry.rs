@@ -1,0 +1,127 @@
+//! Carrying bytes both ways once HTTP is left behind: WebSockets and plain tunnels. Counted, metered, and
+//! re-authorized every second.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Drain;
+use super::body::Meter;
+use super::exchange::Exchange;
+use super::relay::RECHECK_EVERY;
+use crate::capability::Reservation;
+use crate::policy::Code;
+
+/// Bytes on their way in one direction. Two of these per tunnel.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Copies both ways until both ends have closed, authority ends, or the drain is over.
+pub(super) async fn carry<C, U>(exchange: &mut Exchange, mut client: C, upstream: U, drain: &Drain) -> Result<(), Code>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let meter = Arc::clone(&exchange.meter);
+    let mut upstream = Metered { inner: upstream, meter: Arc::clone(&meter), reservation: exchange.reservation() };
+    let mut copying = std::pin::pin!(tokio::io::copy_bidirectional_with_sizes(
+        &mut client,
+        &mut upstream,
+        BUFFER_BYTES,
+        BUFFER_BYTES
+    ));
+    let mut progress = (0, Instant::now());
+    loop {
+        tokio::select! {
+            ended = copying.as_mut() => {
+                return match ended {
+                    Ok(_) => Ok(()),
+                    Err(_) if meter.is_exhausted() => Err(Code::BudgetExhausted),
+                    Err(_) => Err(Code::UpstreamProtocol),
+                };
+            }
+            () = tokio::time::sleep(RECHECK_EVERY) => {
+                let now = Instant::now();
+                exchange.recheck(now)?;
+                let passed = meter.up() + meter.down();
+                if passed != progress.0 {
+                    progress = (passed, now);
+                }
+                if idle_too_long(now.duration_since(progress.1), exchange) {
+                    return Err(Code::UpstreamTimeout);
+                }
+            }
+            () = drain.over() => return Err(Code::Overloaded),
+        }
+    }
+}
+
+fn idle_too_long(idle: Duration, exchange: &Exchange) -> bool {
+    idle > exchange.tunnel.proxy.limits.tunnel_idle
+}
+
+/// The upstream's end of a carried tunnel.
+struct Metered<T> {
+    inner: T,
+    meter: Arc<Meter>,
+    /// Given when some block of the chain has a budget.
+    reservation: Option<Arc<Reservation>>,
+}
+
+impl<T> Metered<T> {
+    fn sent_up(&self, bytes: usize) -> io::Result<usize> {
+        self.meter.add_up(bytes);
+        let allowed = self.reservation.as_ref().is_none_or(|taken| taken.add_up(bytes as u64));
+        if allowed { Ok(bytes) } else { Err(self.exhausted()) }
+    }
+
+    fn exhausted(&self) -> io::Error {
+        self.meter.exhaust();
+        io::Error::other("the budget of bytes is used up")
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let bytes = buf.filled().len() - before;
+        self.meter.add_down(bytes);
+        if self.reservation.as_ref().is_some_and(|taken| !taken.add_down(bytes as u64)) {
+            buf.set_filled(before);
+            return Poll::Ready(Err(self.exhausted()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        Poll::Ready(self.sent_up(bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
+        Poll::Ready(self.sent_up(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}

@@ -1,0 +1,181 @@
+//! connect: the outer connection, where a client asks for a tunnel or sends an absolute-form request.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::authenticate::{Authenticated, Challenge, authenticate};
+use super::body::Reply;
+use super::respond::{self, Refusal, Style};
+use super::tunnel::Tunnel;
+use super::{Drain, Proxy, exchange, passthrough, terminate};
+use crate::capability::Purpose;
+use crate::clock::UnixSeconds;
+use crate::net::guard::{Guard, GuardState};
+use crate::net::listener::{Peer, Stream};
+use crate::policy::Code;
+use crate::request::{Scheme, Target};
+
+/// One client's connection: what all requests on it share.
+pub(super) struct Outer {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) peer: Peer,
+    pub(super) drain: Drain,
+    guard: Arc<GuardState>,
+}
+
+/// Serves one accepted connection until it ends, or becomes a tunnel.
+pub(super) async fn serve(proxy: Arc<Proxy>, stream: Stream, peer: Peer, drain: Drain) {
+    let guarded = Guard::new(stream);
+    let outer = Arc::new(Outer { guard: guarded.state(), proxy: Arc::clone(&proxy), peer, drain: drain.clone() });
+    let service = hyper::service::service_fn(move |request| {
+        let outer = Arc::clone(&outer);
+        async move { Ok::<_, Infallible>(answer(&outer, request).await) }
+    });
+    let connection = http1(&proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => { if let Err(error) = ended { tracing::debug!(%peer, %error, "connection ended"); } }
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! { _ = connection => {}, () = drain.over() => {} }
+        }
+    }
+}
+
+/// hyper's server, with the timer without which its header timeout does nothing.
+pub(super) fn http1(proxy: &Proxy) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(proxy.limits.head_read)
+        .max_headers(crate::net::guard::HEADERS_MAX)
+        .max_buf_size(2 * crate::net::guard::HEAD_BYTES_MAX);
+    builder
+}
+
+async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<Reply> {
+    if let Some(violation) = outer.guard.violation() {
+        let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
+        outer.proxy.metrics.refused(refusal.code);
+        return respond::refusal(&refusal, "-", Style::Problem, Version::HTTP_11);
+    }
+    if request.method() == Method::CONNECT {
+        let response = connect(outer, &mut request).await;
+        if !response.status().is_success() {
+            outer.guard.resume();
+        }
+        return response;
+    }
+    let response = absolute(outer, request).await;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        outer.guard.resume();
+    }
+    response
+}
+
+async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Response<Reply> {
+    let asked = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+    let snapshot = outer.proxy.live.snapshot();
+    let purpose = Purpose::Connect { target: &asked };
+    let authenticated = match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
+        Ok(authenticated) => authenticated,
+        Err(challenge) => return challenged(outer, &challenge),
+    };
+    let Ok(target) = Target::parse(&asked) else {
+        let refusal = Refusal::new(Code::Misdirected, "the CONNECT names no plain host and port").closing();
+        return refused(&authenticated, None, &refusal);
+    };
+    if !snapshot.serves_port(target.port) {
+        let hint = format!("capctl service add NAME --host {target}");
+        let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {}", target.port)).hint(hint);
+        return refused(&authenticated, Some(&target), &refusal);
+    }
+    let upgrade = hyper::upgrade::on(request);
+    if snapshot.is_plain_tunnel(&target) {
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https));
+        return match passthrough::open(&tunnel, &snapshot).await {
+            Ok(opened) => {
+                outer.drain.spawn(passthrough::run(opened, upgrade, outer.drain.clone()));
+                Response::new(Reply::empty())
+            }
+            Err(refused) => refused.respond(),
+        };
+    }
+    outer.drain.spawn(terminate::run(authenticated, target, upgrade, outer.drain.clone()));
+    Response::new(Reply::empty())
+}
+
+/// An absolute-form request: the client trusts the proxy with the whole of it (RFC 9112 §3.2.2).
+async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Reply> {
+    let version = request.version();
+    let style = Style::of(request.headers());
+    let (scheme, target) = match destination(request.uri(), &outer.peer) {
+        Ok(destination) => destination,
+        Err(refusal) => {
+            outer.proxy.metrics.refused(refusal.code);
+            return respond::refusal(&refusal.closing(), "-", style, version);
+        }
+    };
+    let snapshot = outer.proxy.live.snapshot();
+    let method = request.method().clone();
+    let purpose = Purpose::Request { method: method.as_str(), target: &target };
+    match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
+        Ok(authenticated) => {
+            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme));
+            exchange::answer(tunnel, snapshot, request, Some(&outer.guard), &outer.drain).await
+        }
+        Err(challenge) => challenged(outer, &challenge),
+    }
+}
+
+fn destination(uri: &Uri, peer: &Peer) -> Result<(Scheme, Target), Refusal> {
+    let scheme = match uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") if peer.is_local() => Scheme::Https,
+        Some("https") => return Err(Refusal::new(Code::Framing, "use CONNECT for https")),
+        _ => {
+            let refusal = Refusal::new(Code::Framing, "this is a proxy, not a server");
+            return Err(refusal.hint("export HTTPS_PROXY=http://HOST:PORT, or: capctl run -- COMMAND"));
+        }
+    };
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let target = Target::parse_or(authority, scheme.default_port())
+        .map_err(|_| Refusal::new(Code::Misdirected, "the URI names no plain host"))?;
+    Ok((scheme, target))
+}
+
+/// 407 with both challenges. Clients that send nothing before a challenge (git, Java, .NET) know Basic.
+fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
+    let proxy = &outer.proxy;
+    proxy.metrics.refused(challenge.code);
+    if challenge.code != Code::Missing {
+        proxy.journal.auth_failure(outer.peer.ip(), challenge.code.as_str());
+        tracing::info!(peer = %outer.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
+    }
+    let mut response = Response::new(Reply::empty());
+    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    let code = challenge.code.as_str();
+    let now = UnixSeconds::now().get();
+    let cap = format!("Cap realm=\"narrows\", aud=\"{}\", error=\"{code}\", now={now}", proxy.audience);
+    let headers = response.headers_mut();
+    for value in [cap.as_str(), "Basic realm=\"narrows\""] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.append(header::PROXY_AUTHENTICATE, value);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&respond::proxy_status(challenge.code)) {
+        headers.insert(header::HeaderName::from_static("proxy-status"), value);
+    }
+    respond::set_reason(&mut response, challenge.code);
+    response
+}
+
+/// A CONNECT that is refused after authentication, with its journal line.
+fn refused(authenticated: &Authenticated, target: Option<&Target>, refusal: &Refusal) -> Response<Reply> {
+    exchange::refuse_connect(authenticated, target, refusal)
+}

@@ -1,0 +1,272 @@
+//! forward: the rewritten request goes out on a kept or a fresh connection, once.
+//!
+//! A request of which nothing was sent may go out on another connection. One that was sent is repeated
+//! only when it is safe (RFC 9110 §9.2.1), has no body, and a connection that had been idle died under
+//! it without an answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+
+use super::body::{ExpectGate, Uplink};
+use super::exchange::{Exchange, Refused};
+use super::relay::RECHECK_EVERY;
+use super::respond::Refusal;
+use super::rewrite::Outgoing;
+use crate::net::dial::DialError;
+use crate::net::pool::{Connection, PoolKey, Unsent};
+use crate::net::trust::Offer;
+use crate::policy::Code;
+use crate::request::Scheme;
+
+/// How often a request of which nothing was sent may try another connection.
+const ATTEMPTS_MAX: usize = 3;
+
+/// The upstream has answered; the head is here, the body is on its way.
+pub(super) struct Answered {
+    pub(super) exchange: Exchange,
+    pub(super) response: Response<Incoming>,
+    /// To be kept when the answer has ended; a handle on a shared connection is not held.
+    pub(super) connection: Option<(PoolKey, Connection<Uplink>)>,
+}
+
+/// What identifies a request apart from its body, for the one repetition that is safe.
+struct Head {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Outgoing {
+    /// Sends the request and waits for the head of its answer.
+    pub(super) async fn forward(self) -> Result<Answered, Refused> {
+        let Self { mut exchange, mut request, path_and_query, gate, .. } = self;
+        let key = exchange.pool_key();
+        exchange.upstream_started();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (mut connection, kept) = match connect(&exchange, &key, attempts).await {
+                Ok(connected) => connected,
+                Err(refusal) => return Err(exchange.refuse(refusal)),
+            };
+            address(&mut request, &exchange, &path_and_query, connection.is_http2());
+            let again = (kept && attempts < ATTEMPTS_MAX).then(|| safe_head(&request)).flatten();
+            match send(&mut exchange, &mut connection, request, gate.as_deref()).await {
+                Ok(response) => return answered(exchange, response, key, connection),
+                Err(Failure::Refused(refusal)) => return Err(exchange.refuse(refusal)),
+                Err(Failure::Unsent(Unsent { request: Some(unsent), .. })) if attempts < ATTEMPTS_MAX => {
+                    request = *unsent;
+                }
+                Err(Failure::Unsent(Unsent { error, .. })) => {
+                    let Some(head) = again.filter(|_| died_idle(&error)) else {
+                        let refusal = broken(&exchange, &error);
+                        return Err(exchange.refuse(refusal));
+                    };
+                    request = head.into_request(&exchange);
+                }
+            }
+        }
+    }
+}
+
+fn answered(
+    mut exchange: Exchange,
+    response: Response<Incoming>,
+    key: PoolKey,
+    connection: Connection<Uplink>,
+) -> Result<Answered, Refused> {
+    exchange.upstream_answered();
+    if response.status().is_informational() {
+        let refusal = Refusal::new(Code::UpstreamProtocol, "the upstream switched protocols without being asked");
+        return Err(exchange.refuse(refusal));
+    }
+    if connection.is_http2() {
+        exchange.tunnel.proxy.pool.give(&key, connection);
+        return Ok(Answered { exchange, response, connection: None });
+    }
+    let reusable = !super::hop::connection_has(response.headers(), "close") && response.version() >= Version::HTTP_11;
+    Ok(Answered { exchange, response, connection: reusable.then_some((key, connection)) })
+}
+
+/// A kept connection (true) or a fresh one. After a failure only fresh ones are tried.
+async fn connect(exchange: &Exchange, key: &PoolKey, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
+    let proxy = &exchange.tunnel.proxy;
+    if attempt == 1 {
+        if let Some(connection) = exchange.tunnel.take_upstream(key)
+            && let Some(connection) = connection.revived().await
+        {
+            return Ok((connection, true));
+        }
+        if let Some(connection) = proxy.pool.take(key).await {
+            return Ok((connection, true));
+        }
+    }
+    let connection = dial(exchange, Offer::Any).await.map_err(|error| unreachable(&error))?;
+    if connection.is_http2() {
+        proxy.pool.share(key, &connection);
+    }
+    Ok((connection, false))
+}
+
+/// Opens a connection to the exchange's target; `offer` is the ALPN offer of a TLS one.
+pub(super) async fn dial(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
+    let (proxy, target, snapshot) = (&exchange.tunnel.proxy, &exchange.tunnel.target, exchange.snapshot());
+    let named = exchange.named_exactly();
+    let rules = snapshot.dial_rules();
+    let started = match exchange.tunnel.scheme {
+        Scheme::Http => {
+            let stream = proxy.dialer.tcp(rules, target, named).await?;
+            Connection::start(stream, false).await
+        }
+        Scheme::Https => {
+            let config = snapshot.client_tls(exchange.credential(), offer).ok_or(DialError::Unresolved)?;
+            let stream = proxy.dialer.tls(rules, target, named, config).await?;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            Connection::start(stream, http2).await
+        }
+    };
+    started.map_err(|error| DialError::Refused(std::io::Error::other(error)))
+}
+
+/// Sends a request on a connection that was dialled for it alone.
+pub(super) async fn send_once(
+    exchange: &mut Exchange,
+    connection: &mut Connection<Uplink>,
+    request: Request<Uplink>,
+) -> Result<Response<Incoming>, Refusal> {
+    send(exchange, connection, request, None).await.map_err(|failure| match failure {
+        Failure::Refused(refusal) => refusal,
+        Failure::Unsent(Unsent { error, .. }) => broken(exchange, &error),
+    })
+}
+
+/// Writes the destination in the form that the connection's protocol wants.
+pub(super) fn address(
+    request: &mut Request<Uplink>,
+    exchange: &Exchange,
+    path_and_query: &http::uri::PathAndQuery,
+    http2: bool,
+) {
+    let tunnel = &exchange.tunnel;
+    let authority = tunnel.target.authority(tunnel.scheme);
+    if http2 {
+        let uri =
+            Uri::builder().scheme(tunnel.scheme.as_str()).authority(authority).path_and_query(path_and_query.clone());
+        *request.uri_mut() = uri.build().unwrap_or_default();
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(header::HOST);
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
+        return;
+    }
+    *request.uri_mut() = Uri::from(path_and_query.clone());
+    *request.version_mut() = Version::HTTP_11;
+    if let Ok(host) = HeaderValue::from_str(&authority) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    // hyper sends no body with a method that seldom has one unless its framing is spelled out.
+    let unknown_length = http_body::Body::size_hint(request.body()).exact().is_none();
+    if unknown_length && matches!(*request.method(), Method::GET | Method::HEAD) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// A copy of a request that may be sent twice.
+fn safe_head(request: &Request<Uplink>) -> Option<Head> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let empty = http_body::Body::is_end_stream(request.body());
+    (safe && empty).then(|| Head { method: request.method().clone(), headers: request.headers().clone() })
+}
+
+impl Head {
+    fn into_request(self, exchange: &Exchange) -> Request<Uplink> {
+        let mut request = Request::new(Uplink::empty(Arc::clone(&exchange.meter)));
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+enum Failure {
+    Unsent(Unsent<Uplink>),
+    Refused(Refusal),
+}
+
+/// Sends, and once a second looks whether the request may go on.
+async fn send(
+    exchange: &mut Exchange,
+    connection: &mut Connection<Uplink>,
+    request: Request<Uplink>,
+    gate: Option<&ExpectGate>,
+) -> Result<Response<Incoming>, Failure> {
+    let mut sending = std::pin::pin!(connection.send(request));
+    let mut progress = (exchange.meter.up(), Instant::now());
+    loop {
+        if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, &mut sending).await {
+            return sent.map_err(Failure::Unsent);
+        }
+        // A second without `100 Continue`: the client is told to go on (RFC 9110 §10.1.1).
+        if let Some(gate) = gate {
+            gate.open();
+        }
+        let now = Instant::now();
+        exchange
+            .recheck(now)
+            .map_err(|code| Failure::Refused(Refusal::new(code, "the capability no longer allows this")))?;
+        if exchange.meter.up() != progress.0 {
+            progress = (exchange.meter.up(), now);
+        }
+        let limits = &exchange.tunnel.proxy.limits;
+        if exchange.meter.waited(now) > limits.upload_idle {
+            let refusal = Refusal::new(Code::BodyUnreadable, "the request's body stopped coming").closing();
+            return Err(Failure::Refused(refusal));
+        }
+        if now.duration_since(progress.1) > limits.answer_head && exchange.meter.waited(now).is_zero() {
+            return Err(Failure::Refused(Refusal::new(Code::UpstreamTimeout, "the upstream did not answer in time")));
+        }
+    }
+}
+
+/// True when the connection ended before a byte of an answer: it had died while idle.
+fn died_idle(error: &hyper::Error) -> bool {
+    let reset = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe));
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || reset
+}
+
+fn broken(exchange: &Exchange, error: &hyper::Error) -> Refusal {
+    if exchange.meter.is_exhausted() {
+        return Refusal::new(Code::BudgetExhausted, "the budget of bytes is used up").closing();
+    }
+    if exchange.meter.client_failed() {
+        return Refusal::new(Code::BodyUnreadable, "the request's body could not be read").closing();
+    }
+    tracing::debug!(host = %exchange.tunnel.target, %error, "upstream failed");
+    Refusal::new(Code::UpstreamProtocol, "the upstream ended the connection or broke HTTP")
+}
+
+/// What the client learns of a failed dial.
+pub(super) fn unreachable(error: &DialError) -> Refusal {
+    match error {
+        DialError::AddressForbidden => {
+            Refusal::new(Code::AddressForbidden, "the host's address is private, or this proxy's own")
+        }
+        DialError::Unresolved => Refusal::new(Code::UpstreamRefused, "the host does not resolve"),
+        DialError::Refused(_) => Refusal::new(Code::UpstreamRefused, "the host does not accept connections"),
+        DialError::Timeout => Refusal::new(Code::UpstreamTimeout, "the host did not accept a connection in time"),
+        DialError::Tls(_) => Refusal::new(Code::UpstreamTls, "the host's TLS handshake or certificate failed"),
+    }
+}
+
+/// Opens the gate of a request that waits for `100 Continue` when the upstream sends it.
+pub(super) fn open_on_continue(request: &mut Request<Uplink>, gate: &Arc<ExpectGate>) {
+    let gate = Arc::clone(gate);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == http::StatusCode::CONTINUE {
+            gate.open();
+        }
+    });
+}

@@ -1,0 +1,338 @@
+//! inbound: what a request asks for, decided once. Everything later reads it from here.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::exchange::{Exchange, Opening, Refused};
+use super::hop;
+use super::live::Snapshot;
+use super::respond::{Refusal, Style};
+use super::tunnel::Tunnel;
+use crate::audit::Event;
+use crate::clock::UnixSeconds;
+use crate::credential::{SecretName, Slots, Stripped, Unwritable};
+use crate::net::guard::{GuardState, Violation};
+use crate::policy::{Code, Denial};
+use crate::request::{CanonicalPath, Facts, Scheme, Target};
+use crate::service::{Call, Endpoint, Named, Route, Service, WEB};
+
+/// The name of nobody.
+const UNKNOWN: &str = "";
+
+/// Who serves the target.
+#[derive(Clone)]
+pub(super) enum Served {
+    Named {
+        service: Arc<Service>,
+        endpoint: Arc<Endpoint>,
+        /// Whether the host is named exactly, not by a suffix.
+        exact: bool,
+    },
+    Web,
+    Nobody,
+}
+
+/// What one request asks for, as policy sees it.
+pub(super) struct Ask {
+    served: Served,
+    meaning: Meaning,
+    pub(super) method: Option<Method>,
+    pub(super) path: Option<CanonicalPath>,
+    query: Option<Box<str>>,
+    body_size: Option<u64>,
+    websocket: bool,
+}
+
+/// What the request means to its service, by the service's routes.
+struct Meaning {
+    operation: Box<str>,
+    action: Option<Box<str>>,
+    params: Vec<(Box<str>, Box<str>)>,
+}
+
+/// A request that says where it goes and what it wants without contradiction, on its journal line.
+pub(super) struct Inbound {
+    pub(super) exchange: Exchange,
+    pub(super) request: Request<Incoming>,
+    pub(super) path_and_query: PathAndQuery,
+    pub(super) stripped: Stripped,
+    pub(super) websocket: bool,
+}
+
+impl Inbound {
+    pub(super) fn read(
+        tunnel: Arc<Tunnel>,
+        snapshot: Arc<Snapshot>,
+        mut request: Request<Incoming>,
+        guard: Option<&Arc<GuardState>>,
+    ) -> Result<Self, Refused> {
+        let (style, version) = (Style::of(request.headers()), request.version());
+        let fault = fault(&tunnel, &request, guard).err();
+        let websocket = wants_websocket(&request);
+        let served = snapshot.served(tunnel.scheme, &tunnel.target);
+        let path = CanonicalPath::parse(request.uri().path(), served.encoded_slash());
+        // On `web`, where nothing is injected and no path is matched, the path is the server's own affair.
+        let ambiguous = path.as_ref().err().filter(|_| !matches!(served, Served::Web)).copied();
+        let mut path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let stripped = served.strip(request.headers_mut(), &mut path_and_query);
+        let ask = Ask::new(served, &tunnel, &request, path.ok(), websocket);
+        let foreign = stripped.is_ok_and(|stripped| stripped.foreign());
+        let opening = Opening { tunnel, snapshot, ask, style, version, foreign, event: Event::Request };
+        let exchange = Exchange::open(opening)?;
+        if let Some(refusal) = fault {
+            return Err(exchange.refuse(refusal));
+        }
+        if let Some(error) = ambiguous {
+            return Err(exchange.refuse(Refusal::new(Code::PathAmbiguous, error.to_string())));
+        }
+        let Ok(stripped) = stripped else {
+            return Err(exchange.refuse(Refusal::new(Code::Framing, "the request's target is too long")));
+        };
+        Ok(Self { exchange, request, path_and_query, stripped, websocket })
+    }
+}
+
+/// What is wrong with a request before anybody asks who sends it.
+fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&Arc<GuardState>>) -> Result<(), Refusal> {
+    match guard.and_then(|guard| guard.violation()) {
+        Some(Violation::Framing) => return Err(Refusal::new(Code::Framing, Violation::Framing.to_string()).closing()),
+        Some(Violation::HeadTooLarge) => {
+            return Err(Refusal::new(Code::Framing, Violation::HeadTooLarge.to_string()).closing());
+        }
+        None => {}
+    }
+    match request.method().as_str() {
+        "CONNECT" => return Err(Refusal::new(Code::Framing, "CONNECT inside a tunnel").closing()),
+        "TRACE" | "TRACK" => return Err(Refusal::new(Code::CapabilityDenied, "TRACE is never allowed")),
+        _ => {}
+    }
+    same_destination(tunnel, request).map_err(Refusal::closing)
+}
+
+/// Every name in the request must be the tunnel's (RFC 9110 §7.4).
+fn same_destination(tunnel: &Tunnel, request: &Request<Incoming>) -> Result<(), Refusal> {
+    let misdirected = |detail: &str| Refusal::new(Code::Misdirected, detail);
+    let uri = request.uri();
+    if uri.scheme_str().is_some_and(|scheme| scheme != tunnel.scheme.as_str()) {
+        return Err(misdirected("the request's scheme is not the tunnel's"));
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().map(|value| value.to_str().unwrap_or_default());
+    if hosts.next().is_some() {
+        return Err(misdirected("the request has more than one Host"));
+    }
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    if host.is_none() && authority.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(misdirected("the request names no host"));
+    }
+    let default_port = tunnel.scheme.default_port();
+    for named in [host, authority].into_iter().flatten() {
+        if Target::parse_or(named, default_port).as_ref() != Ok(&tunnel.target) {
+            return Err(misdirected("the request names another host or port than its tunnel"));
+        }
+    }
+    Ok(())
+}
+
+/// A WebSocket's opening handshake (RFC 6455 §4.1). Any other `Upgrade` is removed and the request goes
+/// on as if it had none.
+fn wants_websocket(request: &Request<Incoming>) -> bool {
+    let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
+    let websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    websocket
+        && upgrades.next().is_none()
+        && request.version() == Version::HTTP_11
+        && *request.method() == Method::GET
+        && request.body().is_end_stream()
+        && hop::connection_has(request.headers(), "upgrade")
+}
+
+impl Ask {
+    fn new(
+        served: Served,
+        tunnel: &Tunnel,
+        request: &Request<Incoming>,
+        path: Option<CanonicalPath>,
+        websocket: bool,
+    ) -> Self {
+        let query: Option<Box<str>> = request.uri().query().map(Box::from);
+        let body_size = request.body().size_hint().exact();
+        let method = Some(request.method().clone());
+        let nothing = Meaning::of_tunnel();
+        let ask = Self { served, meaning: nothing, method, path, query, body_size, websocket };
+        let meaning = ask.read_meaning(tunnel);
+        Self { meaning, ..ask }
+    }
+
+    /// A plain tunnel asks for nothing but itself.
+    pub(super) fn tunnel(snapshot: &Snapshot, tunnel: &Tunnel) -> Self {
+        Self {
+            served: snapshot.served(tunnel.scheme, &tunnel.target),
+            meaning: Meaning::of_tunnel(),
+            method: None,
+            path: None,
+            query: None,
+            body_size: None,
+            websocket: false,
+        }
+    }
+
+    /// The same request under another configuration; `None` when another service, or none, serves it now.
+    pub(super) fn again(&self, snapshot: &Snapshot, tunnel: &Tunnel) -> Option<Self> {
+        let served = snapshot.served(tunnel.scheme, &tunnel.target);
+        if served.name() != self.served.name() || served.credential() != self.served.credential() {
+            return None;
+        }
+        let ask = Self {
+            served,
+            meaning: Meaning::of_tunnel(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            query: self.query.clone(),
+            body_size: self.body_size,
+            websocket: self.websocket,
+        };
+        let meaning = ask.read_meaning(tunnel);
+        Some(Self { meaning, ..ask })
+    }
+
+    fn read_meaning(&self, tunnel: &Tunnel) -> Meaning {
+        let Some(method) = &self.method else { return Meaning::of_tunnel() };
+        let call = Call {
+            method: method.as_str(),
+            host: &tunnel.target.host,
+            path: self.path.as_ref(),
+            query: self.query.as_deref(),
+            websocket: self.websocket,
+            body: self.body_size != Some(0),
+        };
+        match &self.served {
+            Served::Named { service, .. } => {
+                let said = service.classify(&call);
+                Meaning { operation: said.operation.into(), action: said.action.map(Box::from), params: said.params }
+            }
+            Served::Web | Served::Nobody => {
+                Meaning { operation: call.default_operation().into(), action: None, params: Vec::new() }
+            }
+        }
+    }
+
+    pub(super) fn facts<'a>(&'a self, tunnel: &'a Tunnel, time: UnixSeconds) -> Facts<'a> {
+        Facts {
+            time,
+            service: self.served.name(),
+            operation: &self.meaning.operation,
+            action: self.meaning.action.as_deref(),
+            scheme: tunnel.scheme,
+            host: &tunnel.target.host,
+            port: tunnel.target.port,
+            method: self.method.as_ref().map(Method::as_str),
+            path: self.path.as_ref(),
+            params: &self.meaning.params,
+            body_size: self.body_size,
+            audience: &tunnel.proxy.audience,
+            proof: tunnel.proof,
+            hop: tunnel.verified.hop(),
+        }
+    }
+
+    pub(super) fn service(&self) -> Option<&str> {
+        Some(self.served.name()).filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn operation(&self) -> Option<&str> {
+        self.service().map(|_| &*self.meaning.operation)
+    }
+
+    pub(super) fn action(&self) -> Option<&str> {
+        self.meaning.action.as_deref()
+    }
+
+    pub(super) fn credential(&self) -> Option<&SecretName> {
+        self.served.credential()
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
+    }
+
+    pub(super) fn named_exactly(&self) -> bool {
+        matches!(self.served, Served::Named { exact: true, .. })
+    }
+
+    /// A host that no service names is told so, with the way to name it, rather than that a right for
+    /// `web` is missing. Death of the capability itself comes first.
+    pub(super) fn unknown_service(&self, tunnel: &Tunnel, denial: &Denial) -> Option<Refusal> {
+        let unnamed = match self.served {
+            Served::Named { .. } => false,
+            Served::Web => !tunnel.verified.could_serve(WEB),
+            Served::Nobody => true,
+        };
+        let hint = format!("capctl service add NAME --host {}", tunnel.target.authority(Scheme::Https));
+        (unnamed && denial.code == Code::CapabilityDenied)
+            .then(|| Refusal::new(Code::ServiceUnknown, format!("no service names {}", tunnel.target)).hint(hint))
+    }
+}
+
+impl Served {
+    pub(super) fn of(route: Route<'_>) -> Self {
+        match route {
+            Route::Named(Named { service, endpoint, exact }) => {
+                Self::Named { service: Arc::clone(service), endpoint: Arc::clone(endpoint), exact }
+            }
+            Route::Web(_) => Self::Web,
+            Route::None => Self::Nobody,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Named { service, .. } => service.name(),
+            Self::Web => WEB,
+            Self::Nobody => UNKNOWN,
+        }
+    }
+
+    /// The secret of this endpoint; an endpoint that injects nothing has none.
+    fn credential(&self) -> Option<&SecretName> {
+        match self {
+            Self::Named { service, endpoint, .. } => service.credential().filter(|_| endpoint.injection().is_some()),
+            Self::Web | Self::Nobody => None,
+        }
+    }
+
+    fn encoded_slash(&self) -> crate::request::EncodedSlash {
+        match self {
+            Self::Named { service, .. } => service.encoded_slash(),
+            Self::Web | Self::Nobody => crate::request::EncodedSlash::Refuse,
+        }
+    }
+
+    /// Removes every agent-sent form of the endpoint's credential.
+    fn strip(&self, headers: &mut HeaderMap, target: &mut PathAndQuery) -> Result<Stripped, Unwritable> {
+        match self {
+            Self::Named { endpoint, .. } => endpoint.slots().strip(headers, target),
+            Self::Web | Self::Nobody => Slots::none().strip(headers, target),
+        }
+    }
+
+    /// The same for the fields that come after a body. True when one held a credential of the agent's own.
+    pub(super) fn clean_trailers(&self, trailers: &mut HeaderMap) -> bool {
+        hop::strip_request(trailers);
+        match self {
+            Self::Named { endpoint, .. } => endpoint.slots().strip_trailers(trailers).foreign(),
+            Self::Web | Self::Nobody => false,
+        }
+    }
+}
+
+impl Meaning {
+    fn of_tunnel() -> Self {
+        Self { operation: "tunnel".into(), action: None, params: Vec::new() }
+    }
+}

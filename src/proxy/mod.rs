@@ -1,0 +1,150 @@
+//! The proxy: the way of a request, one file per stage.
+//!
+//! Per connection: [`serve`] accepts → `connect` reads the CONNECT → `authenticate` checks proof and chain →
+//! `terminate` ends TLS. Per request, spelled out in `exchange`: `inbound` decides once what is asked → `authorize`
+//! asks policy → `rewrite` strips and injects → `forward` sends → `relay` streams the answer. Each stage consumes
+//! the value that the one before returned, and only that stage can make it: forwarding without authorization does
+//! not compile. `respond` is the one place that makes answers of refusals.
+//!
+//! Deliberately absent: redirects followed, answers cached, unsafe requests repeated, bodies held.
+
+mod authenticate;
+mod authorize;
+mod body;
+mod carry;
+mod connect;
+mod drain;
+mod exchange;
+mod forward;
+mod hop;
+mod inbound;
+mod limits;
+mod live;
+mod metrics;
+mod passthrough;
+mod relay;
+mod respond;
+mod rewrite;
+mod terminate;
+mod tunnel;
+mod upgrade;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use body::Uplink;
+
+use crate::audit::Journal;
+use crate::capability::{Ledger, ReplayCache, VerifiedCache};
+use crate::net::dial::Dialer;
+use crate::net::leaf::LeafCache;
+use crate::net::listener::Listener;
+use crate::net::pool::Pool;
+
+pub use drain::Drain;
+pub use limits::Limits;
+pub use live::{Live, Snapshot, SnapshotParts};
+pub use metrics::Metrics;
+
+/// When the descriptor table is full, accepting is tried again after this long.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How often idle upstream connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// What a proxy is made of. One process has one, however many listeners it serves.
+pub struct Proxy {
+    /// The name that proofs are made for.
+    pub audience: Arc<str>,
+    /// Bounds and waits.
+    pub limits: Limits,
+    /// What may change while it runs.
+    pub live: Live,
+    /// The journal.
+    pub journal: Journal,
+    /// The local CA at work.
+    pub leaves: LeafCache,
+    /// Resolving and connecting.
+    pub dialer: Dialer,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Budgets and rates.
+    pub ledger: Ledger,
+    pool: Pool<Uplink>,
+    verified: VerifiedCache,
+    replay: ReplayCache,
+}
+
+/// The parts that whoever starts a proxy puts together.
+pub struct Parts {
+    /// See [`Proxy::audience`].
+    pub audience: Arc<str>,
+    /// See [`Proxy::limits`].
+    pub limits: Limits,
+    /// See [`Proxy::live`].
+    pub live: Live,
+    /// See [`Proxy::journal`].
+    pub journal: Journal,
+    /// See [`Proxy::leaves`].
+    pub leaves: LeafCache,
+    /// See [`Proxy::dialer`].
+    pub dialer: Dialer,
+}
+
+impl Proxy {
+    /// A proxy with empty caches and counters.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { audience, limits, live, journal, leaves, dialer } = parts;
+        Arc::new(Self {
+            audience,
+            limits,
+            live,
+            journal,
+            leaves,
+            dialer,
+            metrics: Metrics::default(),
+            ledger: Ledger::new(),
+            pool: Pool::default(),
+            verified: VerifiedCache::new(),
+            replay: ReplayCache::new(),
+        })
+    }
+}
+
+/// Names no part: some hold keys.
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+/// Accepts clients until the drain begins. Clients are served on tasks of their own, which the drain waits for.
+pub async fn serve(proxy: Arc<Proxy>, listener: Listener, drain: Drain) {
+    let mut swept = Instant::now();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => Some(accepted),
+            () = tokio::time::sleep(SWEEP_EVERY) => None,
+            () = drain.started() => return,
+        };
+        if swept.elapsed() >= SWEEP_EVERY {
+            swept = Instant::now();
+            proxy.pool.sweep(swept);
+        }
+        match accepted {
+            Some(Ok((stream, peer))) => {
+                proxy.metrics.accepted();
+                if drain.running() >= proxy.limits.connections_max {
+                    tracing::warn!(%peer, "too many connections: one was closed");
+                    continue;
+                }
+                drain.spawn(connect::serve(Arc::clone(&proxy), stream, peer, drain.clone()));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a client could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+            None => {}
+        }
+    }
+}

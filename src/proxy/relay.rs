@@ -1,0 +1,152 @@
+//! relay: the answer on its way down, re-authorized while it lasts.
+//!
+//! The last frame leaves only after the journal has the outcome, so whoever saw the end of an answer can
+//! find its line. While bytes flow, or do not, authority is looked at again every second.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::body::{Cut, Reply, Uplink};
+use super::exchange::Exchange;
+use super::forward::Answered;
+use super::hop;
+use crate::net::pool::{Connection, PoolKey};
+use crate::policy::Code;
+
+/// How often a live exchange is looked at.
+pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(1);
+
+impl Answered {
+    /// Turns the upstream's answer into ours.
+    pub(super) fn relay(self) -> Response<Reply> {
+        let Self { exchange, mut response, connection } = self;
+        hop::strip_answer(response.headers_mut());
+        let (mut parts, incoming) = response.into_parts();
+        // The client's HTTP version is its own connection's affair.
+        parts.version = exchange.version();
+        parts.extensions.clear();
+        let relay = Relay::new(incoming, exchange, parts.status, connection);
+        Response::from_parts(parts, Reply::Relayed(Box::new(relay)))
+    }
+}
+
+/// A streamed answer: counted, metered, re-authorized, journalled.
+pub(crate) struct Relay {
+    inner: Incoming,
+    /// Taken when the outcome is recorded.
+    live: Option<Live>,
+    status: StatusCode,
+    tick: Option<Pin<Box<Sleep>>>,
+    last_progress: Instant,
+}
+
+struct Live {
+    exchange: Exchange,
+    connection: Option<(PoolKey, Connection<Uplink>)>,
+}
+
+impl Relay {
+    fn new(
+        inner: Incoming,
+        exchange: Exchange,
+        status: StatusCode,
+        connection: Option<(PoolKey, Connection<Uplink>)>,
+    ) -> Self {
+        let live = Some(Live { exchange, connection });
+        let mut relay = Self { inner, live, status, tick: None, last_progress: Instant::now() };
+        if relay.inner.is_end_stream() {
+            relay.finish();
+        }
+        relay
+    }
+
+    /// Records the outcome and gives the connection back.
+    fn finish(&mut self) {
+        let Some(Live { exchange, connection }) = self.live.take() else { return };
+        if let Some((key, connection)) = connection {
+            exchange.tunnel.keep_upstream(key, connection);
+        }
+        exchange.allowed(self.status);
+    }
+
+    fn cut(&mut self, code: Code, why: Cut) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(Live { exchange, .. }) = self.live.take() {
+            exchange.cut(code, self.status);
+        }
+        Poll::Ready(Some(Err(why)))
+    }
+
+    /// Looks at authority again when a second has passed since the last time.
+    fn recheck(&mut self, now: Instant) -> Result<(), Code> {
+        match &mut self.live {
+            Some(live) => live.exchange.recheck(now),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.live.is_none() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => self.pass(frame),
+            Poll::Ready(Some(Err(error))) => self.cut(Code::UpstreamProtocol, error.into()),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.poll_tick(cx),
+        }
+    }
+
+    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let now = Instant::now();
+        self.last_progress = now;
+        self.tick = None;
+        if let Err(code) = self.recheck(now) {
+            return self.cut(code, "the capability no longer allows this".into());
+        }
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if self.live.as_ref().is_some_and(|live| !live.exchange.sent_down(length)) {
+            return self.cut(Code::BudgetExhausted, "the budget of bytes is used up".into());
+        }
+        if self.inner.is_end_stream() {
+            self.finish();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(RECHECK_EVERY)));
+            if tick.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.tick = None;
+            let now = Instant::now();
+            if let Err(code) = self.recheck(now) {
+                return self.cut(code, "the capability no longer allows this".into());
+            }
+            let patience =
+                self.live.as_ref().map_or(Duration::MAX, |live| live.exchange.tunnel.proxy.limits.answer_idle);
+            if now.duration_since(self.last_progress) > patience {
+                return self.cut(Code::UpstreamTimeout, "the upstream fell silent".into());
+            }
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.live.is_none()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

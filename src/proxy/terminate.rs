@@ -1,0 +1,181 @@
+//! terminate: the client's TLS ends here, under a leaf for the CONNECT's name alone.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use hyper::server::conn::http2;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::authenticate::Authenticated;
+use super::connect::http1;
+use super::respond::Refusal;
+use super::tunnel::Tunnel;
+use super::{Drain, exchange};
+use crate::clock::UnixSeconds;
+use crate::net::guard::Guard;
+use crate::net::listener::Stream;
+use crate::net::rewind::Rewind;
+use crate::policy::Code;
+use crate::request::{Host, Scheme, Target};
+
+/// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
+/// A fatal alert `unrecognized_name` as a plain record (RFC 8446 §6.2, RFC 6066 §3).
+pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
+/// What a client gets that speaks neither TLS nor, on a port for it, HTTP.
+const NOT_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request by narrows: framing\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Streams that one connection may have open at once.
+const STREAMS_MAX: u32 = 128;
+/// Bytes of answers that hyper may hold for one stream that the client does not read.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Flow-control windows towards the client (RFC 9113 §6.9.2).
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// RFC 9113 §6.5.2.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+
+/// Serves one tunnel from its first byte to its end.
+pub(super) async fn run(authenticated: Authenticated, target: Target, upgrade: OnUpgrade, drain: Drain) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let Some(mut stream) = raw(upgraded) else { return };
+    let patience = authenticated.proxy.limits.handshake;
+    let Ok(Ok(Some(first))) = tokio::time::timeout(patience, peek(&mut stream)).await else { return };
+    if first == TLS_HANDSHAKE {
+        terminate(authenticated, target, stream, &drain).await;
+    } else if authenticated.proxy.live.snapshot().speaks_http(&target) {
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http));
+        serve_http1(&tunnel, stream, &drain).await;
+    } else {
+        let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
+        let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+        let _ = stream.write_all(NOT_HTTP).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// The client's connection below hyper, with what was read of it.
+pub(super) fn raw(upgraded: Upgraded) -> Option<Rewind<Stream>> {
+    let parts = upgraded.downcast::<TokioIo<Guard<Stream>>>().ok()?;
+    let (left, stream) = parts.io.into_inner().into_parts();
+    let mut prefix = BytesMut::from(&parts.read_buf[..]);
+    prefix.extend_from_slice(&left);
+    Some(Rewind::new(prefix.freeze(), stream))
+}
+
+/// The first byte, left in place; `None` when the client closes without one.
+async fn peek(stream: &mut Rewind<Stream>) -> std::io::Result<Option<u8>> {
+    if stream.prefix().is_empty() {
+        let mut first = [0; 1];
+        if stream.read(&mut first).await? == 0 {
+            return Ok(None);
+        }
+        stream.unread(&first);
+    }
+    Ok(stream.prefix().first().copied())
+}
+
+async fn terminate(authenticated: Authenticated, target: Target, stream: Rewind<Stream>, drain: &Drain) {
+    let proxy = Arc::clone(&authenticated.proxy);
+    let patience = proxy.limits.handshake;
+    let shaking = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
+        if !names(start.client_hello().server_name(), &target.host) {
+            let mut io = start.io;
+            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = io.shutdown().await;
+            let refusal = Refusal::new(Code::Misdirected, "the ClientHello names another host than the CONNECT");
+            let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+            return None;
+        }
+        let config = proxy.leaves.config(&target.host, UnixSeconds::now());
+        let config = config.inspect_err(|error| tracing::error!(%error, "no leaf certificate")).ok()?;
+        let tls = start.into_stream(config).await.ok()?;
+        Some((authenticated, target, tls))
+    };
+    let Ok(Some((authenticated, target, tls))) = tokio::time::timeout(patience, shaking).await else { return };
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https));
+    if http2 { serve_http2(&tunnel, tls, drain).await } else { serve_http1(&tunnel, tls, drain).await }
+}
+
+/// True when the SNI is the CONNECT's host, or absent: then the CONNECT's name stands. An SNI is never an
+/// address (RFC 6066 §3), so a CONNECT to one must come without.
+pub(super) fn names(sni: Option<&str>, host: &Host) -> bool {
+    sni.is_none_or(|sni| Host::parse(sni).is_ok_and(|sni| sni == *host))
+}
+
+async fn serve_http1<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let guarded = Guard::new(io);
+    let guard = guarded.state();
+    let service = {
+        let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
+        hyper::service::service_fn(move |request| {
+            let (tunnel, guard, drain) = (Arc::clone(&tunnel), Arc::clone(&guard), drain.clone());
+            async move {
+                let snapshot = tunnel.proxy.live.snapshot();
+                let response = exchange::answer(tunnel, snapshot, request, Some(&guard), &drain).await;
+                if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                    guard.resume();
+                }
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let connection = http1(&tunnel.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let deadline = tokio::time::Instant::from_std(tunnel.deadline(UnixSeconds::now()));
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = tokio::time::sleep_until(deadline) => {}
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! { _ = connection => {}, () = drain.over() => {} }
+        }
+    }
+}
+
+async fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = {
+        let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
+        hyper::service::service_fn(move |request| {
+            let (tunnel, drain) = (Arc::clone(&tunnel), drain.clone());
+            async move {
+                let snapshot = tunnel.proxy.live.snapshot();
+                Ok::<_, Infallible>(exchange::answer(tunnel, snapshot, request, None, &drain).await)
+            }
+        })
+    };
+    let limits = &tunnel.proxy.limits;
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(limits.ping_every)
+        .keep_alive_timeout(limits.ping_within)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = std::pin::pin!(connection);
+    let deadline = tokio::time::Instant::from_std(tunnel.deadline(UnixSeconds::now()));
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = tokio::time::sleep_until(deadline) => {}
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! { _ = connection => {}, () = drain.over() => {} }
+        }
+    }
+}

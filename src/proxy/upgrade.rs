@@ -1,0 +1,88 @@
+//! upgrade: a WebSocket, the one protocol that a request may switch to (RFC 6455, HTTP/1.1 only).
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::body::Reply;
+use super::carry::carry;
+use super::exchange::{Exchange, Refused};
+use super::forward::{self, Answered};
+use super::respond::Refusal;
+use super::rewrite::Outgoing;
+use super::{Drain, hop};
+use crate::net::guard::GuardState;
+use crate::net::trust::Offer;
+use crate::policy::Code;
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+impl Outgoing {
+    /// Asks the upstream for the WebSocket, on a connection of its own. What it says other than yes is an
+    /// answer like any other.
+    pub(super) async fn upgrade(
+        self,
+        client: OnUpgrade,
+        guard: &Arc<GuardState>,
+        drain: &Drain,
+    ) -> Result<Response<Reply>, Refused> {
+        let Self { mut exchange, mut request, path_and_query, .. } = self;
+        exchange.upstream_started();
+        let mut connection = match forward::dial(&exchange, Offer::Http1).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(exchange.refuse(forward::unreachable(&error))),
+        };
+        forward::address(&mut request, &exchange, &path_and_query, false);
+        request.headers_mut().insert(header::CONNECTION, UPGRADE);
+        request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
+        let mut response = match forward::send_once(&mut exchange, &mut connection, request).await {
+            Ok(response) => response,
+            Err(refusal) => return Err(exchange.refuse(refusal)),
+        };
+        exchange.upstream_answered();
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if response.status().is_informational() {
+                return Err(exchange.refuse(not_websocket()));
+            }
+            return Ok(Answered { exchange, response, connection: None }.relay());
+        }
+        if !response.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            return Err(exchange.refuse(not_websocket()));
+        }
+        let upstream = hyper::upgrade::on(&mut response);
+        let switched = switching(response.into_parts().0.headers);
+        guard.leave();
+        drain.spawn(run(exchange, client, upstream, drain.clone()));
+        Ok(switched)
+    }
+}
+
+fn not_websocket() -> Refusal {
+    Refusal::new(Code::UpstreamProtocol, "the upstream switched to another protocol than a WebSocket")
+}
+
+fn switching(mut headers: http::HeaderMap) -> Response<Reply> {
+    hop::strip_answer(&mut headers);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONNECTION, UPGRADE);
+    headers.insert(header::UPGRADE, WEBSOCKET);
+    let mut response = Response::new(Reply::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.version_mut() = Version::HTTP_11;
+    *response.headers_mut() = headers;
+    response
+}
+
+async fn run(mut exchange: Exchange, client: OnUpgrade, upstream: OnUpgrade, drain: Drain) {
+    let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
+        return exchange.cut(Code::UpstreamProtocol, StatusCode::SWITCHING_PROTOCOLS);
+    };
+    match carry(&mut exchange, TokioIo::new(client), TokioIo::new(upstream), &drain).await {
+        Ok(()) => exchange.allowed(StatusCode::SWITCHING_PROTOCOLS),
+        Err(code) => exchange.cut(code, StatusCode::SWITCHING_PROTOCOLS),
+    }
+}
