@@ -5,8 +5,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::fstatvfs;
+
 use super::line::{Head, sha256};
 use super::{Durability, files};
+
+/// With less room on the disk than this, in bytes, no request is begun.
+const ROOM_BYTES_MIN: u64 = 64 * 1024;
 
 /// A chain open for appending. Lines are written at a known offset, so that a line half-written is written again.
 #[derive(Debug)]
@@ -26,6 +31,9 @@ impl Chain {
     /// Starts a chain in a file that must not exist yet.
     pub(super) fn create(dir: &Path, stem: &str, durability: Durability, rotate_bytes: u64) -> io::Result<Self> {
         let file = new_file(&files::path(dir, stem, 0))?;
+        if durability == Durability::Disk {
+            File::open(dir)?.sync_all()?;
+        }
         let (dir, stem) = (dir.to_owned(), stem.to_owned());
         Ok(Self { dir, stem, index: 0, file, offset: 0, head: [0; 32], lines: 0, durability, rotate_bytes })
     }
@@ -123,6 +131,14 @@ impl Chain {
         Ok(())
     }
 
+    /// Whether the disk has room for some lines. Not every limit shows here (quotas do not); those show when writing.
+    pub(super) fn has_room(&self) -> bool {
+        let Ok(disk) = fstatvfs(&self.file) else { return true };
+        // The superuser may use what is kept back for it.
+        let free = if nix::unistd::geteuid().is_root() { disk.blocks_free() } else { disk.blocks_available() };
+        wide(free).saturating_mul(wide(disk.fragment_size())) >= ROOM_BYTES_MIN
+    }
+
     /// Whether the file is still found under its name: lines in a removed file are lost.
     fn in_place(&self) -> bool {
         is_at(&self.file, &files::path(&self.dir, &self.stem, self.index))
@@ -133,6 +149,11 @@ impl Chain {
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
     (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// Counts of blocks are narrower on some systems.
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
 }
 
 fn new_file(path: &Path) -> io::Result<File> {

@@ -236,7 +236,7 @@ impl Journal {
 
     /// Waits until every entry that is finished has its line, at most `wait_max`. Blocks the thread.
     ///
-    /// Returns whether that is so. Dropping the journal does this too.
+    /// Returns whether that is so. Dropping the journal does this too, and waits up to 2 s for a disk that refuses.
     #[must_use]
     pub fn flush(&self, wait_max: Duration) -> bool {
         let deadline = Instant::now() + wait_max;
@@ -329,7 +329,7 @@ fn start_chain(dir: &Path, options: JournalOptions) -> io::Result<(String, Chain
 
 fn make_ring(path: &Path, options: JournalOptions) -> io::Result<(File, Ring)> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    file.try_lock().map_err(|_| io::ErrorKind::WouldBlock)?;
+    file.try_lock()?;
     let ring = Ring::create(&file, Shape::for_requests(options.in_flight_max), boot_id())?;
     Ok((file, ring))
 }

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "one mapped file, measured against a write(2) per request: benches/journal.rs")]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -42,17 +42,25 @@ impl Mapping {
     }
 }
 
+/// Blocks on the disk, not a hole.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn reserve(file: &File, bytes: usize) -> io::Result<()> {
+    use nix::errno::Errno;
     let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    nix::fcntl::posix_fallocate(file, 0, length).map_err(io::Error::from)
+    match nix::fcntl::posix_fallocate(file, 0, length) {
+        // Not every filesystem can, and not every C library makes up for it.
+        Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => write_zeros(file, bytes),
+        reserved => reserved.map_err(io::Error::from),
+    }
 }
 
-/// Where there is no such call, zeros are written.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-fn reserve(mut file: &File, bytes: usize) -> io::Result<()> {
-    use std::io::Write;
-    let zeros = [0; 64 * 1024];
+fn reserve(file: &File, bytes: usize) -> io::Result<()> {
+    write_zeros(file, bytes)
+}
+
+fn write_zeros(mut file: &File, bytes: usize) -> io::Result<()> {
+    let zeros = [0; 16 * 1024];
     let mut left = bytes;
     while left > 0 {
         let now = left.min(zeros.len());

@@ -71,25 +71,35 @@ impl Writer {
     }
 
     fn round(&mut self, stop: bool) -> Round {
-        let in_place = is_at(&self.shared.ring_file, &self.shared.ring_path);
-        if !in_place {
-            self.shared.refuse(Some(Unavailable::Failing), "the journal's folder or ring was removed");
+        let lack = if !is_at(&self.shared.ring_file, &self.shared.ring_path) {
+            Some("the journal's folder or ring was removed")
+        } else if !self.chain.has_room() {
+            Some("the disk is full")
+        } else {
+            None
+        };
+        if let Some(lack) = lack {
+            self.shared.refuse(Some(Unavailable::Failing), lack);
         }
         if self.batch.bytes.is_empty() {
             self.collect(stop);
         }
-        if self.batch.bytes.is_empty() {
-            return Round::Idle;
+        let idle = self.batch.bytes.is_empty();
+        if !idle {
+            if let Err(error) = self.chain.append(&self.batch.bytes) {
+                self.shared.refuse(Some(Unavailable::Failing), &error.to_string());
+                return Round::Failed;
+            }
+            self.commit();
         }
-        if let Err(error) = self.chain.append(&self.batch.bytes) {
-            self.shared.refuse(Some(Unavailable::Failing), &error.to_string());
-            return Round::Failed;
-        }
-        self.commit();
-        if in_place {
+        if lack.is_none() {
             self.shared.refuse(None, "");
         }
-        if self.shared.ring.completed(self.taken).is_some() { Round::More } else { Round::Wrote }
+        match self.shared.ring.completed(self.taken) {
+            Some(_) => Round::More,
+            None if idle => Round::Idle,
+            None => Round::Wrote,
+        }
     }
 
     /// Fills the batch with what is finished.
