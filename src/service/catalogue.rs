@@ -7,7 +7,18 @@ use super::document::{Document, Table};
 use super::{Definition, Overlay, Problem};
 
 /// File names and texts, embedded.
-const FILES: [(&str, &str); 1] = [("catalogue/github.toml", include_str!("catalogue/github.toml"))];
+const FILES: [(&str, &str); 10] = [
+    ("catalogue/anthropic.toml", include_str!("catalogue/anthropic.toml")),
+    ("catalogue/gemini.toml", include_str!("catalogue/gemini.toml")),
+    ("catalogue/github.toml", include_str!("catalogue/github.toml")),
+    ("catalogue/gitlab.toml", include_str!("catalogue/gitlab.toml")),
+    ("catalogue/huggingface.toml", include_str!("catalogue/huggingface.toml")),
+    ("catalogue/linear.toml", include_str!("catalogue/linear.toml")),
+    ("catalogue/notion.toml", include_str!("catalogue/notion.toml")),
+    ("catalogue/openai.toml", include_str!("catalogue/openai.toml")),
+    ("catalogue/slack.toml", include_str!("catalogue/slack.toml")),
+    ("catalogue/stripe.toml", include_str!("catalogue/stripe.toml")),
+];
 
 /// Definitions by name.
 #[derive(Debug, Clone, Default)]
