@@ -223,3 +223,6 @@ fn is_foreign_basic(encoded: &[u8]) -> bool {
 fn is_foreign(value: &[u8]) -> bool {
     !value.is_empty() && !placeholder::is_placeholder(value)
 }
+
+#[cfg(test)]
+mod tests;
