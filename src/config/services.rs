@@ -55,23 +55,34 @@ enum Resolved {
 }
 
 fn resolve(overlay: Overlay, catalogue: &Catalogue, document: &Document<'_>) -> Option<Resolved> {
-    let MadeOf::Base(base) = overlay.made_of(|name| catalogue.get(name).is_some()) else {
-        return Some(Resolved::Alone(overlay.alone()));
+    let at = overlay.base_at();
+    let name = overlay.name().to_owned();
+    let base = match overlay.made_of(|name| catalogue.get(name).is_some()) {
+        MadeOf::Itself => return Some(Resolved::Alone(overlay.alone())),
+        MadeOf::Base(base) => base,
+        MadeOf::Nothing => {
+            let message = format!("[[service]] \"{name}\" has no `hosts`, and no built-in service has that name");
+            document.report(Some(at), Some("name"), message, Some(nearest_service(&name, catalogue)));
+            return None;
+        }
     };
-    let Some(base) = catalogue.get(&base) else {
-        let names: Vec<&str> = catalogue.names().collect();
+    let Some(definition) = catalogue.get(&base) else {
         let message = format!("`extends`: there is no service \"{}\" to extend", base.escape_default());
-        let at = overlay.extends().map(|field| field.at.clone());
-        document.report(at, Some("extends"), message, Some(nearest(&base, &names)));
+        document.report(Some(at), Some("extends"), message, Some(nearest_service(&base, catalogue)));
         return None;
     };
-    match overlay.over(base) {
-        Ok(definition) => Some(Resolved::OnBase(definition)),
-        Err(problem) => {
-            document.report(None, None, problem.message, problem.hint);
-            None
-        }
+    let made = overlay.over(definition);
+    if made.is_err() {
+        let message = format!("[[service]] \"{name}\": \"{base}\" has several endpoints");
+        let hint = "write [[service.endpoint]] tables instead of `hosts` and `inject`";
+        document.report(Some(at), None, message, Some(hint.into()));
     }
+    made.ok().map(Resolved::OnBase)
+}
+
+fn nearest_service(name: &str, catalogue: &Catalogue) -> String {
+    let names: Vec<&str> = catalogue.names().collect();
+    nearest(name, &names).replace("the keys here are", "the built-in services are")
 }
 
 /// Reads every `*.toml` of the folder, in the order of their names. Their services are in use, and

@@ -1,5 +1,6 @@
 //! A `[[service]]` as a person writes it, before it is known to be whole.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::document::{Field, Table, TextOrPair};
@@ -43,7 +44,11 @@ pub(crate) struct Overlay {
     has_endpoints: bool,
     terminate: Option<bool>,
     encoded_slash: Option<EncodedSlash>,
+    at: Range<usize>,
 }
+
+/// `hosts` or `inject` on top of a definition with several endpoints: which one is meant?
+pub(crate) struct SeveralEndpoints;
 
 /// What an overlay turned out to be.
 pub(crate) enum MadeOf {
@@ -51,6 +56,8 @@ pub(crate) enum MadeOf {
     Itself,
     /// Another definition, by this name, with changes.
     Base(Box<str>),
+    /// It gives no hosts, and no definition of its name does.
+    Nothing,
 }
 
 impl Definition {
@@ -122,6 +129,7 @@ impl Definition {
             problems.push(Problem { file: file.into(), line: Some(line), key: None, message, hint });
         };
         let injects = self.endpoints.iter().any(|endpoint| endpoint.inject.is_some());
+        let strips = !self.strip.is_empty() || self.endpoints.iter().any(|endpoint| !endpoint.strip.is_empty());
         if *self.name == *WEB {
             fault("the name `web` is reserved for every host that no service names".into(), None);
         }
@@ -135,6 +143,10 @@ impl Definition {
             }
             None if injects && self.suggested_credential.is_none() => {
                 fault("it says where a credential goes, but not which".into(), Some("add `credential = \"NAME\"`"));
+            }
+            None if strips && self.suggested_credential.is_none() => {
+                let message = "`strip` does nothing without a credential: the agent's own login passes";
+                fault(message.into(), Some("add `credential = \"NAME\"` or remove `strip`"));
             }
             Some(_) | None => {}
         }
@@ -174,7 +186,8 @@ impl Overlay {
         let name = read_name(&mut table);
         let label = name.as_ref().map_or("?", |name| name.value);
         table.rename(format!("[[service]] \"{label}\""));
-        let origin = Origin { file: Arc::clone(file), line: table.document().line(table.at().start) };
+        let at = table.at();
+        let origin = Origin { file: Arc::clone(file), line: table.document().line(at.start) };
         let flat = read_endpoint(&mut table);
         let endpoints = read_endpoints(&mut table, label, &flat);
         let has_endpoints = !endpoints.is_empty();
@@ -198,7 +211,7 @@ impl Overlay {
         let extends = table.text("extends").map(|field| Field { value: field.value.into(), at: field.at });
         table.finish();
         name?;
-        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash })
+        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash, at })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -210,10 +223,9 @@ impl Overlay {
     pub(crate) fn made_of(&self, known: impl Fn(&str) -> bool) -> MadeOf {
         match &self.extends {
             Some(base) => MadeOf::Base(base.value.clone()),
-            None if self.flat.hosts.is_empty() && !self.has_endpoints && known(&self.own.name) => {
-                MadeOf::Base((&*self.own.name).into())
-            }
-            None => MadeOf::Itself,
+            None if self.has_hosts() => MadeOf::Itself,
+            None if known(&self.own.name) => MadeOf::Base((&*self.own.name).into()),
+            None => MadeOf::Nothing,
         }
     }
 
@@ -228,7 +240,7 @@ impl Overlay {
 
     /// The definition on top of another: what is given here wins, routes come first, `strip`, `env`
     /// and `ignore_case` add up. The credential is this one's alone.
-    pub(crate) fn over(self, base: &Definition) -> Result<Definition, Problem> {
+    pub(crate) fn over(self, base: &Definition) -> Result<Definition, SeveralEndpoints> {
         let mut made = base.clone();
         let own = self.own;
         if self.has_endpoints {
@@ -239,13 +251,7 @@ impl Overlay {
             }
             only.inject = self.flat.inject.or(only.inject.take());
         } else if !self.flat.hosts.is_empty() || self.flat.inject.is_some() {
-            return Err(Problem {
-                file: (&*own.origin.file).into(),
-                line: Some(own.origin.line),
-                key: None,
-                message: format!("service \"{}\": \"{}\" has several endpoints", own.name, base.name),
-                hint: Some("write `[[service.endpoint]]` tables instead of `hosts` and `inject`".into()),
-            });
+            return Err(SeveralEndpoints);
         }
         if own.name != made.name {
             // The rows were written for the base's hosts.
@@ -267,9 +273,13 @@ impl Overlay {
         Ok(made)
     }
 
-    /// Where `extends` stands and what it says.
-    pub(crate) fn extends(&self) -> Option<&Field<Box<str>>> {
-        self.extends.as_ref()
+    /// Where the definition it builds on is named: its own place, unless `extends` says so.
+    pub(crate) fn base_at(&self) -> Range<usize> {
+        self.extends.as_ref().map_or(&self.at, |field| &field.at).clone()
+    }
+
+    fn has_hosts(&self) -> bool {
+        self.has_endpoints || !self.flat.hosts.is_empty()
     }
 }
 

@@ -231,3 +231,6 @@ impl Endpoint {
         &self.slots
     }
 }
+
+#[cfg(test)]
+mod tests;
