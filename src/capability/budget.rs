@@ -14,8 +14,8 @@ use crate::clock::UnixSeconds;
 
 /// Blocks with counters under one authority block, at most. New blocks of its tree are refused beyond.
 pub const COUNTED_BLOCKS_PER_AUTHORITY_MAX: usize = 4096;
-/// Authority blocks whose trees have counters, at most.
-pub const COUNTED_AUTHORITIES_MAX: usize = 64 * 1024;
+/// Blocks with counters altogether, at most: about 200 MB of memory.
+pub const COUNTED_BLOCKS_MAX: usize = 1024 * 1024;
 /// Counters outlive their block by this much, in case the clock is set back.
 const GRACE_S: u64 = 3600;
 
@@ -49,15 +49,25 @@ pub enum BudgetError {
 
 /// All counters of a process.
 pub struct Ledger {
-    trees: Mutex<HashMap<BlockId, Tree>>,
+    books: Mutex<Books>,
     per_authority_max: usize,
-    authorities_max: usize,
+    max: usize,
+}
+
+#[derive(Default)]
+struct Books {
+    trees: HashMap<BlockId, Tree>,
+    /// Counted blocks in all trees.
+    blocks: usize,
+    /// When all trees were last searched for dead blocks: at most once a second, whoever asks.
+    swept_at: Option<UnixSeconds>,
 }
 
 /// The counters below one authority block.
 #[derive(Default)]
 struct Tree {
     blocks: HashMap<BlockId, Counted>,
+    swept_at: Option<UnixSeconds>,
 }
 
 struct Counted {
@@ -90,13 +100,13 @@ impl Ledger {
     /// No counters yet, and the default bounds.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_bounds(COUNTED_BLOCKS_PER_AUTHORITY_MAX, COUNTED_AUTHORITIES_MAX)
+        Self::with_bounds(COUNTED_BLOCKS_PER_AUTHORITY_MAX, COUNTED_BLOCKS_MAX)
     }
 
-    /// Bounds of your own: counted blocks below one authority block, and authority blocks.
+    /// Bounds of your own: counted blocks below one authority block, and altogether.
     #[must_use]
-    pub fn with_bounds(per_authority_max: usize, authorities_max: usize) -> Self {
-        Self { trees: Mutex::default(), per_authority_max, authorities_max }
+    pub fn with_bounds(per_authority_max: usize, max: usize) -> Self {
+        Self { books: Mutex::default(), per_authority_max, max }
     }
 
     /// The counters of a capability's blocks, made where there are none yet. Once per tunnel.
@@ -106,24 +116,36 @@ impl Ledger {
     #[must_use]
     pub fn account(&self, verified: &Verified, now: UnixSeconds) -> Account {
         let counted = counted_blocks(verified);
-        if counted.is_empty() {
-            return Account(Arc::new(Lines { entries: Some(counted) }));
-        }
-        let Some(authority) = verified.blocks().first() else {
-            return Account(Arc::new(Lines { entries: None }));
+        let entries = if counted.is_empty() { Some(counted) } else { self.resolve(verified, counted, now) };
+        Account(Arc::new(Lines { entries }))
+    }
+
+    /// Fills in the counters of all entries, or says that there is no room for them.
+    fn resolve(&self, verified: &Verified, mut entries: Vec<Entry>, now: UnixSeconds) -> Option<Vec<Entry>> {
+        let authority = verified.blocks().first()?.id();
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = |books: &Books| match books.trees.get(&authority) {
+            Some(tree) => entries.iter().filter(|entry| !tree.blocks.contains_key(&entry.id)).count(),
+            None => entries.len(),
         };
-        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        if trees.len() >= self.authorities_max && !trees.contains_key(&authority.id()) {
-            trees.retain(|_, tree| {
-                tree.forget_dead(now);
-                !tree.blocks.is_empty()
-            });
-            if trees.len() >= self.authorities_max {
-                return Account(Arc::new(Lines { entries: None }));
-            }
+        if books.blocks + new(&books) > self.max {
+            books.forget_dead(now);
         }
-        let tree = trees.entry(authority.id()).or_default();
-        Account(Arc::new(Lines { entries: tree.resolve(verified, counted, self.per_authority_max, now) }))
+        if books.tree_len(authority) + new(&books) > self.per_authority_max {
+            books.forget_dead_of(authority, now);
+        }
+        let new = new(&books);
+        if books.blocks + new > self.max || books.tree_len(authority) + new > self.per_authority_max {
+            return None;
+        }
+        books.blocks += new;
+        let tree = books.trees.entry(authority).or_default();
+        for entry in &mut entries {
+            let dead_at = dead_at(verified, entry.block);
+            let counted = tree.blocks.entry(entry.id).or_insert_with(|| Counted { counters: Arc::default(), dead_at });
+            entry.counters = Arc::clone(&counted.counters);
+        }
+        Some(entries)
     }
 }
 
@@ -133,35 +155,40 @@ impl Default for Ledger {
     }
 }
 
-impl Tree {
-    /// Fills in the counters of all entries, or of none where there is no room for them.
-    fn resolve(
-        &mut self,
-        verified: &Verified,
-        mut entries: Vec<Entry>,
-        max: usize,
-        now: UnixSeconds,
-    ) -> Option<Vec<Entry>> {
-        let blocks = verified.blocks();
-        let id = |entry: &Entry| blocks.get(entry.block).map(super::Block::id);
-        let new = entries.iter().filter_map(id).filter(|id| !self.blocks.contains_key(id)).count();
-        if self.blocks.len() + new > max {
-            self.forget_dead(now);
-            if self.blocks.len() + new > max {
-                return None;
-            }
-        }
-        for entry in &mut entries {
-            let dead_at = dead_at(verified, entry.block);
-            let counted =
-                self.blocks.entry(id(entry)?).or_insert_with(|| Counted { counters: Arc::default(), dead_at });
-            entry.counters = Arc::clone(&counted.counters);
-        }
-        Some(entries)
+impl Books {
+    fn tree_len(&self, authority: BlockId) -> usize {
+        self.trees.get(&authority).map_or(0, |tree| tree.blocks.len())
     }
 
     fn forget_dead(&mut self, now: UnixSeconds) {
+        if self.swept_at >= Some(now) {
+            return;
+        }
+        self.swept_at = Some(now);
+        self.trees.retain(|_, tree| {
+            tree.forget_dead(now);
+            !tree.blocks.is_empty()
+        });
+        self.blocks = self.trees.values().map(|tree| tree.blocks.len()).sum();
+    }
+
+    fn forget_dead_of(&mut self, authority: BlockId, now: UnixSeconds) {
+        if let Some(tree) = self.trees.get_mut(&authority) {
+            self.blocks -= tree.forget_dead(now);
+        }
+    }
+}
+
+impl Tree {
+    /// Returns how many blocks were forgotten. Searches at most once a second.
+    fn forget_dead(&mut self, now: UnixSeconds) -> usize {
+        if self.swept_at >= Some(now) {
+            return 0;
+        }
+        self.swept_at = Some(now);
+        let before = self.blocks.len();
         self.blocks.retain(|_, counted| counted.dead_at.is_none_or(|dead_at| dead_at + GRACE_S > now));
+        before - self.blocks.len()
     }
 }
 
@@ -183,6 +210,7 @@ struct Lines {
 
 struct Entry {
     block: usize,
+    id: BlockId,
     counters: Arc<Counters>,
     /// Indexed by [`KINDS`].
     limits: [Option<u64>; 3],
@@ -197,6 +225,7 @@ fn counted_blocks(verified: &Verified) -> Vec<Entry> {
     counted
         .map(|(at, block)| Entry {
             block: at,
+            id: block.id(),
             counters: Arc::default(),
             limits: KINDS.map(|kind| block.budgets().iter().find(|b| b.kind == kind).map(|b| b.limit)),
             rate: block.rates().first().copied(),

@@ -2,7 +2,8 @@ use std::sync::atomic::AtomicUsize;
 
 use proptest::prelude::*;
 
-use super::super::testing::{ALICE, NOW, ORCHESTRATOR, WORKER, authority, delegated, minted, verify_ok};
+use super::super::mint;
+use super::super::testing::{ALICE, NOW, ORCHESTRATOR, ROOT, WORKER, authority, delegated, key, minted, verify_ok};
 use super::*;
 use crate::capability::{Budget, Capability};
 
@@ -151,7 +152,7 @@ fn a_dropped_reservation_gives_nothing_back() {
 
 #[test]
 fn a_tree_with_too_many_counted_blocks_is_refused_alone() {
-    let ledger = Ledger::with_bounds(2, 2);
+    let ledger = Ledger::with_bounds(2, 100);
     let parent = minted(&authority(&[], &[calls(9)], &[]));
     let children: Vec<Account> =
         [ORCHESTRATOR, WORKER].map(|to| account(&ledger, &delegated(&parent, ALICE, to, &[], &[calls(9)]))).into();
@@ -163,8 +164,23 @@ fn a_tree_with_too_many_counted_blocks_is_refused_alone() {
 }
 
 #[test]
+fn the_whole_is_bounded_and_makes_room_once_blocks_are_dead() {
+    let ledger = Ledger::with_bounds(10, 2);
+    let tree = |seed: u8| {
+        let block = authority(&[&super::super::expires_at(NOW + 60)], &[calls(9)], &[]);
+        verify_ok(&mint(&key(ROOT), 1, &block, [seed; 32]).expect("mints"))
+    };
+    let reserve = |seed, now| ledger.account(&tree(seed), now).reserve(Some(0), now).map(Reservation::settle);
+    assert_eq!([reserve(1, NOW), reserve(2, NOW)], [Ok(()), Ok(())]);
+    assert_eq!(reserve(3, NOW), Err(BudgetError::TooManyBlocks));
+    assert_eq!(reserve(1, NOW), Ok(()), "what is counted goes on");
+    assert_eq!(reserve(3, NOW + 60 + GRACE_S), Ok(()));
+    assert_eq!(reserve(4, NOW + 60 + GRACE_S), Ok(()), "both dead trees made room");
+}
+
+#[test]
 fn counters_are_forgotten_only_when_no_capability_with_their_block_can_be_valid() {
-    let ledger = Ledger::with_bounds(2, 2);
+    let ledger = Ledger::with_bounds(2, 100);
     let expiry = super::super::expires_at(NOW + 60);
     let parent = minted(&authority(&[], &[calls(9)], &[]));
     let short = delegated(&parent, ALICE, ORCHESTRATOR, &[&expiry], &[calls(1)]);
