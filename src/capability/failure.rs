@@ -3,7 +3,7 @@
 //! [`Verified::permits`] is what every request runs; [`Verified::failures`] answers why not, and gives the same verdict:
 //! it is empty exactly when the request is permitted.
 
-use super::caveat::{Caveat, FailedRow, Mismatch};
+use super::caveat::{Caveat, FailedRow, Mismatch, shortened};
 use super::chain::Verified;
 use super::vocabulary::Right;
 use crate::request::Facts;
@@ -15,7 +15,8 @@ pub struct Failure {
     pub block: usize,
     /// The caveat's index in its block; `None` when no right covers the request.
     pub caveat: Option<usize>,
-    /// The caveat, or the rights, as people read them; control and format characters escaped.
+    /// The caveat, or the rights, as people read them; control and format characters escaped, and cut after half a
+    /// kilobyte.
     pub text: String,
     /// One for each alternative, and what fails in it.
     pub rows: Vec<FailedRow>,
@@ -60,8 +61,8 @@ impl Right {
 fn mismatch(column: &str, wanted: &str, seen: &str) -> Mismatch {
     Mismatch {
         columns: vec![column.to_owned()],
-        wanted: format!("{column} = {wanted:?}"),
-        seen: Some(format!("{seen:?}")),
+        wanted: shortened(&format_args!("{column} = {wanted:?}")),
+        seen: Some(shortened(&format_args!("{seen:?}"))),
         approval: false,
     }
 }
@@ -100,7 +101,7 @@ impl Verified {
         let text =
             if texts.is_empty() { "no right at all".to_owned() } else { format!("right to {}", texts.join(", ")) };
         let rows = rights.iter().map(|right| right.failed(facts)).collect();
-        Some(Failure { block: 0, caveat: None, text, rows, only_time: false })
+        Some(Failure { block: 0, caveat: None, text: shortened(&text), rows, only_time: false })
     }
 }
 
@@ -108,7 +109,7 @@ fn failure(block: usize, index: usize, caveat: &Caveat, facts: &Facts<'_>) -> Fa
     Failure {
         block,
         caveat: Some(index),
-        text: caveat.to_string(),
+        text: shortened(caveat),
         rows: caveat.failed_rows(facts),
         only_time: caveat.only_time(),
     }

@@ -7,6 +7,9 @@ use super::hint;
 use crate::capability::{Block, BudgetError, FailedRow, Failure, Mismatch, PublicKey, Revoked, Subject, Verified};
 use crate::request::{Facts, Host};
 
+/// Of what a row lacks, so much goes into a denial: it is also a header of a gRPC answer.
+const MISMATCHES_SHOWN_MAX: usize = 4;
+
 /// Why a request is not allowed, and what would allow it. Says nothing that the capability's holder could not know from
 /// the capability and the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +180,7 @@ fn seen(row: &FailedRow) -> String {
     let parts: Vec<String> = row
         .mismatches
         .iter()
+        .take(MISMATCHES_SHOWN_MAX)
         .filter_map(|mismatch| {
             let column = mismatch.columns.first()?;
             Some(match &mismatch.seen {
@@ -189,5 +193,6 @@ fn seen(row: &FailedRow) -> String {
 }
 
 fn needed(row: &FailedRow) -> String {
-    row.mismatches.iter().map(|mismatch| mismatch.wanted.as_str()).collect::<Vec<_>>().join(", ")
+    let wanted = row.mismatches.iter().take(MISMATCHES_SHOWN_MAX).map(|mismatch| mismatch.wanted.as_str());
+    wanted.collect::<Vec<_>>().join(", ")
 }

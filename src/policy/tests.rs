@@ -230,3 +230,29 @@ fn a_denial_shows_control_and_bidi_characters_escaped() {
     let shown = format!("{} {:?} {:?} {:?}", denial, denial.caveat, denial.needed, denial.hint);
     assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown}");
 }
+
+/// A capability names one long symbol often: shown in full, its caveats would read as megabytes.
+#[test]
+fn a_denial_is_short_whatever_the_capability_says() {
+    let long = "x".repeat(6000);
+    let row = format!("path($p), {}", vec![format!("$p == \"{long}\""); 20].join(", "));
+    let check = format!("check if {}", vec![row; 4].join(" or "));
+    let capability = verified(&[check.as_str(); 2]);
+    let request = Request::to(&format!("/{}", "y".repeat(8000)));
+    let denial = denial(&capability, &request.facts());
+    let shown: usize = [Some(&denial.detail), denial.caveat.as_ref(), denial.needed.as_ref(), denial.hint.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(String::len)
+        .sum();
+    assert!(shown < 8 * 1024, "{shown} bytes");
+    let all: usize = denial
+        .failures
+        .iter()
+        .flat_map(|failure| &failure.rows)
+        .flat_map(|row| &row.mismatches)
+        .map(|m| m.wanted.len())
+        .sum();
+    assert!(all <= 2 * 4 * 20 * 600, "{all} bytes");
+    assert_eq!(denial.failures.len(), 2);
+}

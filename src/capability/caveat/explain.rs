@@ -10,6 +10,30 @@ use super::{Caveat, Column, Comparison, Likeness, Moment, Number, NumberColumn, 
 use crate::clock::UnixSeconds;
 use crate::request::Facts;
 
+/// What is shown of one thing in the reasons for a denial, in bytes. A symbol can be long, and a caveat can name it
+/// often: shown in full, a capability of 16 KB would read as megabytes, on every denied request.
+pub(in super::super) const SHOWN_BYTES_MAX: usize = 512;
+
+/// The start of what a value reads, and `…` where that is not all. Stops writing there.
+pub(in super::super) fn shortened(value: &impl Display) -> String {
+    let mut shown = Shortened(String::new());
+    if fmt::Write::write_fmt(&mut shown, format_args!("{value}")).is_err() {
+        shown.0.push('…');
+    }
+    shown.0
+}
+
+struct Shortened(String);
+
+impl fmt::Write for Shortened {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = SHOWN_BYTES_MAX.saturating_sub(self.0.len());
+        let fits = text.get(..text.floor_char_boundary(room)).unwrap_or_default();
+        self.0.push_str(fits);
+        if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
 /// Why one row of a caveat does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedRow {
@@ -100,8 +124,8 @@ impl Test {
         });
         Mismatch {
             seen: columns.first().and_then(|column| column.shown(facts)),
-            columns: columns.iter().map(ToString::to_string).collect(),
-            wanted: self.to_string(),
+            columns: columns.iter().map(shortened).collect(),
+            wanted: shortened(self),
             approval: matches!(self, Self::Approved(_)),
         }
     }
@@ -147,7 +171,7 @@ impl Test {
 impl Column {
     fn shown(&self, facts: &Facts<'_>) -> Option<String> {
         match self {
-            Self::Text(column) => column.value(facts).map(|text| format!("{text:?}")),
+            Self::Text(column) => column.value(facts).map(|text| shortened(&format_args!("{text:?}"))),
             Self::Number(column) => column.value(facts).map(|number| number.to_string()),
             Self::Time => Some(facts.time.to_string()),
         }

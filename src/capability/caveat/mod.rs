@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(super) use compile::Compiler;
 pub use compile::{PREDICATES_MAX, ROWS_MAX};
+pub(super) use explain::shortened;
 pub use explain::{FailedRow, Mismatch};
 pub use expression::{NESTING_MAX, OPERATIONS_MAX};
 

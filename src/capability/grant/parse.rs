@@ -9,8 +9,8 @@ use crate::request::{CanonicalPath, EncodedSlash, Host, Scheme};
 const GRANT_BYTES_MAX: usize = 4096;
 /// The name of a service, operation or param is at most this long.
 const NAME_BYTES_MAX: usize = 64;
-/// A column has at most this many values.
-const VALUES_MAX: usize = 64;
+/// A column has at most this many values: as many paths as one check has room for.
+const VALUES_MAX: usize = 32;
 
 /// Why a text is not a grant. Each is a usage error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ pub enum GrantError {
     /// A column without a value, or an empty one that is not quoted.
     #[error("{0}= has an empty value")]
     Empty(String),
-    /// More than 64 values.
+    /// More than 32 values.
     #[error("{0}= has more than {VALUES_MAX} values")]
     TooManyValues(String),
     /// `<=` with another column, or `body` with another sign.

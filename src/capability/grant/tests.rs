@@ -88,6 +88,20 @@ fn several_grants_are_rows_of_one_check() {
 }
 
 #[test]
+fn the_longest_lists_still_compile() {
+    let list = |value: fn(usize) -> String| (0..32).map(value).collect::<Vec<_>>().join(",");
+    for grant in [
+        format!("acme path={}", list(|n| format!("/p{n}"))),
+        format!("acme zone={}", list(|n| format!("z{n}*"))),
+        format!("acme host={}", list(|n| format!("*.h{n}.test"))),
+        format!("acme:{} method={}", list(|n| format!("o{n}")), list(|n| format!("M{n}"))),
+        format!("acme port={}", list(|n| (n + 1).to_string())),
+    ] {
+        let _compiled = crate::capability::testing::verified(&[&check_of(&grant)]);
+    }
+}
+
+#[test]
 fn rights_cover_the_grants_and_no_more() {
     let rights = |texts: &[&str]| {
         let grants: Vec<Grant> = texts.iter().map(|text| parse(text).expect(text)).collect();
@@ -157,7 +171,7 @@ fn what_is_not_a_grant_is_refused_with_its_class() {
     ] {
         assert_eq!(parse(text), Err(class), "{text:?}");
     }
-    let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let many = (0..33).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     assert_eq!(parse(&format!("acme zone={many}")), Err(GrantError::TooManyValues("zone".to_owned())));
     assert_eq!(parse(&format!("acme zone={}", "a".repeat(5000))), Err(GrantError::Form));
 }
