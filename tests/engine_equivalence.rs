@@ -102,6 +102,9 @@ impl Row<'_, '_> {
                 None => format!("{column}({term})"),
             });
         }
+        if self.dice.roll(12) == 1 {
+            parts.push("approved_by(hex:aa)".to_owned());
+        }
         for _ in 0..self.dice.roll(3) {
             parts.push(self.test(2));
         }

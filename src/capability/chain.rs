@@ -354,13 +354,13 @@ impl std::ops::Deref for Verified {
 /// microseconds. Compare with [`Chain::holder`] after [`verify`].
 ///
 /// # Errors
-/// [`InvalidCapability`] when the container or the block that names the last holder does not hold.
+/// [`InvalidCapability`] when the container, or the facts of the block that names the last holder, do not hold.
 pub fn claimed_holder(capability: &Capability) -> Result<PublicKey, InvalidCapability> {
     let container = Container::decode(capability)?;
     let names_holder = container.blocks().rev().find(|block| block.external.is_some());
     let block = names_holder.or_else(|| container.blocks().next()).ok_or(InvalidCapability::Malformed)?;
     let kind = if block.external.is_some() { BlockKind::Delegation } else { BlockKind::Authority };
-    let statements = Statements::read(kind, block.payload, &mut Symbols::default())?;
+    let (statements, _) = Statements::read_facts(kind, block.payload, &mut Symbols::default())?;
     statements.holder.ok_or(InvalidCapability::Holder)
 }
 

@@ -58,6 +58,18 @@ pub struct Right {
 impl Statements {
     /// Reads the payload of a block of this kind. `symbols` is the table that the block continues, and is extended.
     pub(super) fn read(kind: BlockKind, payload: &[u8], symbols: &mut Symbols) -> Result<Self, InvalidCapability> {
+        let (mut statements, block) = Self::read_facts(kind, payload, symbols)?;
+        statements.caveats = Compiler::new(symbols).checks(&block.checks)?;
+        check_version(kind, &block)?;
+        Ok(statements)
+    }
+
+    /// Reads the facts alone, and leaves the checks to whoever believes the block's signatures.
+    pub(super) fn read_facts(
+        kind: BlockKind,
+        payload: &[u8],
+        symbols: &mut Symbols,
+    ) -> Result<(Self, schema::Block), InvalidCapability> {
         let block = decode_canonical::<schema::Block>(payload)?;
         check_shape(&block)?;
         symbols.extend(&block.symbols)?;
@@ -66,9 +78,7 @@ impl Statements {
             statements.add(kind, fact, symbols)?;
         }
         statements.check_complete(kind)?;
-        statements.caveats = Compiler::new(symbols).checks(&block.checks)?;
-        check_version(kind, &block)?;
-        Ok(statements)
+        Ok((statements, block))
     }
 
     fn add(&mut self, kind: BlockKind, fact: &schema::Fact, symbols: &Symbols) -> Result<(), InvalidCapability> {
