@@ -206,6 +206,33 @@ mod tests {
         assert!(matches!(Credentials::parse(&stray), Err(MalformedCredentials::Capability)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic_and_what_parses_prints_the_same(
+            scheme in "Cap|Basic|cap|[A-Za-z]{0,6}",
+            text in "[A-Za-z0-9_.=+/ -]{0,200}|.{0,50}",
+        ) {
+            let header = format!("{scheme} {text}");
+            if let Ok(credentials) = Credentials::from_proxy_authorization(header.as_bytes()) {
+                proptest::prop_assert_eq!(credentials.to_text(), text.trim());
+            }
+        }
+
+        #[test]
+        fn any_capability_and_proof_survive_the_way(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..300),
+            mut proof in proptest::collection::vec(proptest::num::u8::ANY, PROOF_BYTES),
+            kind in 1_u8..=3,
+        ) {
+            proof[..4].copy_from_slice(&[1, kind, 0, 0]);
+            let proof = Proof::parse(&proof).expect("well-formed");
+            let credentials = Credentials { capability: Capability::from_bytes(&bytes).expect("bytes"), proof };
+            let again = Credentials::parse(&credentials.to_text()).expect("its own text");
+            proptest::prop_assert_eq!(again.capability.as_bytes(), bytes.as_slice());
+            proptest::prop_assert_eq!(again.proof.as_bytes(), credentials.proof.as_bytes());
+        }
+    }
+
     #[test]
     fn nothing_is_shown() {
         let credentials = credentials();

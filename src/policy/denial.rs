@@ -158,7 +158,8 @@ fn detail(verified: &Verified, code: Code, failure: &Failure, row: Option<&Faile
             format!("by block {} ({by}) the capability is valid only for {}", failure.block, failure.text)
         }
         (Code::ApprovalRequired, _) => format!("block {} ({by}) allows this with an approval only", failure.block),
-        (_, None) => format!("the capability has only {}{why}", failure.text),
+        (_, None) if failure.rows.is_empty() => "the capability has no right at all".to_owned(),
+        (_, None) => format!("the capability has only a {}{why}", failure.text),
         (_, Some(caveat)) => format!("caveat {caveat} of block {} ({by}) does not allow it{why}", failure.block),
     }
 }

@@ -45,8 +45,12 @@ fn a_missing_right_is_named_before_any_caveat() {
     let request = Request::to("/v1");
     let denial = denial(&capability, &Facts { service: "github", operation: "write", ..request.facts() });
     assert_eq!((denial.code, denial.block), (Code::CapabilityDenied, Some(0)));
-    assert_eq!(denial.detail, "the capability has only right to \"github\" \"read\": operation is \"write\"");
+    assert_eq!(denial.detail, "the capability has only a right to \"github\" \"read\": operation is \"write\"");
     assert_eq!(denial.failures.len(), 2);
+    let mut block = authority(&[], &[], &[]);
+    block.rights.clear();
+    let denial = decided(&verify_ok(&minted(&block)), &request.facts()).expect_err("a denial");
+    assert_eq!(denial.detail, "the capability has no right at all");
 }
 
 #[test]
