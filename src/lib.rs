@@ -6,7 +6,7 @@
 //! - pure: [`capability`], [`credential`], [`service`], [`policy`]
 //! - IO: [`store`], [`audit`], [`config`], [`net`]
 //! - the request's way: [`proxy`]
-//! - whoever runs it: [`daemon`], [`admin`]
+//! - whoever runs it: [`daemon`], [`admin`]; in front of an agent: [`forward`]
 
 pub mod clock;
 pub mod request;
@@ -25,3 +25,4 @@ pub mod proxy;
 
 pub mod admin;
 pub mod daemon;
+pub mod forward;

@@ -1,0 +1,99 @@
+//! The prover: holds the key, and makes the value of `Proxy-Authorization` for one request at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::HeaderValue;
+
+use crate::capability::{Capability, Context, FRESH_TTL_MAX_S, PrivateKey, Proof, Purpose, SCHEME, SealError};
+use crate::clock::UnixSeconds;
+use crate::store::random;
+
+/// A clock is corrected by at most this much: a proxy must not be able to have proofs made for a far future.
+const SHIFT_MAX_S: u64 = 10 * 60;
+
+/// Marks a clock that was never corrected.
+const UNSHIFTED: i64 = i64::MIN;
+
+pub(super) struct Prover {
+    key: PrivateKey,
+    /// `Cap <capability>.`, the part that no proof changes.
+    prefix: String,
+    sha256: [u8; 32],
+    audience: Arc<str>,
+    /// Seconds added to the system's clock; set once at most.
+    shift_s: AtomicI64,
+}
+
+/// A value of `Proxy-Authorization`, and by which clock it was made.
+pub(super) struct Proved {
+    pub(super) value: HeaderValue,
+    shift_s: i64,
+}
+
+/// What to do about a proof that came at the wrong time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Corrected {
+    /// The clock is right now: once more.
+    Again,
+    /// It cannot be corrected; the proxy's clock is so many seconds ahead of the one used here (negative: behind).
+    Not { ahead_s: i64 },
+}
+
+impl Prover {
+    pub(super) fn new(capability: &Capability, key: PrivateKey, audience: Arc<str>) -> Result<Self, SealError> {
+        let sealed = match capability.seal() {
+            Ok(sealed) => sealed,
+            Err(SealError::Sealed) => capability.clone(),
+            Err(error) => return Err(error),
+        };
+        let prefix = format!("{SCHEME} {}.", sealed.to_text());
+        Ok(Self { key, prefix, sha256: sealed.sha256(), audience, shift_s: AtomicI64::new(UNSHIFTED) })
+    }
+
+    /// A fresh proof for this purpose. `None` when the system gives no randomness or the key cannot sign.
+    pub(super) fn prove(&self, purpose: Purpose<'_>) -> Option<Proved> {
+        let shift_s = self.shift_s.load(Ordering::Acquire);
+        let now = shifted(shift_s);
+        let context = Context::new(&self.audience, purpose);
+        let nonce = random::bytes().ok()?;
+        let proof = Proof::sign(&self.key, &self.sha256, now, FRESH_TTL_MAX_S, nonce, &context).ok()?;
+        let text = format!("{}{}", self.prefix, BASE64_URL_SAFE_NO_PAD.encode(proof.as_bytes()));
+        let mut value = HeaderValue::try_from(text).ok()?;
+        value.set_sensitive(true);
+        Some(Proved { value, shift_s })
+    }
+
+    /// How far apart the clocks are, with nothing corrected: a proxy on a wire is not believed.
+    pub(super) fn skew(proved: &Proved, theirs: UnixSeconds) -> Corrected {
+        Corrected::Not { ahead_s: difference(theirs, shifted(proved.shift_s)) }
+    }
+
+    /// Takes over the proxy's time, once in this forwarder's life and by at most ten minutes.
+    pub(super) fn correct(&self, proved: &Proved, theirs: UnixSeconds) -> Corrected {
+        let ours = shifted(proved.shift_s);
+        let ahead_s = difference(theirs, ours);
+        if self.shift_s.load(Ordering::Acquire) != proved.shift_s {
+            // Another request corrected the clock while this one was under way.
+            return Corrected::Again;
+        }
+        let once = proved.shift_s == UNSHIFTED && ahead_s.unsigned_abs() <= SHIFT_MAX_S;
+        if once && self.shift_s.compare_exchange(UNSHIFTED, ahead_s, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return Corrected::Again;
+        }
+        Corrected::Not { ahead_s }
+    }
+}
+
+/// The system's time, corrected.
+fn shifted(shift_s: i64) -> UnixSeconds {
+    let now = UnixSeconds::now();
+    if shift_s == UNSHIFTED { now } else { UnixSeconds(now.get().saturating_add_signed(shift_s)) }
+}
+
+fn difference(theirs: UnixSeconds, ours: UnixSeconds) -> i64 {
+    let seconds = |moment: UnixSeconds| i64::try_from(moment.get()).unwrap_or(i64::MAX);
+    seconds(theirs).saturating_sub(seconds(ours))
+}
