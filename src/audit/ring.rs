@@ -71,9 +71,16 @@ pub(super) struct Ring {
     classes: [Class; 2],
     /// Slots that are done, as slot + 1, in the order of their tickets.
     completions: Box<[AtomicU32]>,
-    tickets: AtomicU64,
-    taken_from: AtomicU64,
+    /// Entries finished so far.
+    tickets: OwnLine,
+    /// Entries that have their lines.
+    written: OwnLine,
 }
+
+/// On a cache line of its own: requests write the one, the writer the other.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct OwnLine(AtomicU64);
 
 /// How big a ring is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,9 +121,10 @@ impl Class {
 
     /// Sets a free bit and returns its slot. Every thread looks in a place of its own first.
     fn claim(&self) -> Option<u32> {
-        let start = place_of_this_thread();
+        // Nine is odd, so that threads spread over all words, and more than the eight words of a cache line.
+        let start = place_of_this_thread().wrapping_mul(9);
         for step in 0..self.taken.len() {
-            let place = (start + step) % self.taken.len();
+            let place = start.wrapping_add(step) % self.taken.len();
             let word = self.taken.get(place)?;
             let mut seen = word.load(Ordering::Relaxed);
             while seen != u64::MAX {
@@ -156,7 +164,7 @@ impl Ring {
         let mapping = Mapping::preallocate(file, shape.words() * size_of::<u64>())?;
         let classes = shape.classes();
         let completions = (0..(shape.small + shape.large).next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
-        let ring = Self { mapping, classes, completions, tickets: AtomicU64::new(0), taken_from: AtomicU64::new(0) };
+        let ring = Self { mapping, classes, completions, tickets: OwnLine::default(), written: OwnLine::default() };
         let boot = boot.to_le_bytes();
         let (halves, _) = boot.as_chunks::<8>();
         let described = [shape.small as u64, shape.large as u64].into_iter();
@@ -191,7 +199,7 @@ impl Ring {
     /// Adds the outcome, takes the next ticket, and tells the writer, without waking it.
     pub(super) fn finish(&self, slot: u32, ended: &Ended) {
         // AcqRel: whoever takes the ticket that reuses a place in the queue sees that the writer has left it.
-        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel);
+        let ticket = self.tickets.0.fetch_add(1, Ordering::AcqRel);
         let words = self.slot(slot);
         let outcome = ended.encode();
         let mut sum = Sum::default();
@@ -215,7 +223,6 @@ impl Ring {
     pub(super) fn release(&self, nth: u64, slot: u32) {
         self.completion(nth).store(0, Ordering::Relaxed);
         store_state(self.slot(slot), FREE);
-        self.taken_from.store(nth + 1, Ordering::Release);
         for class in &self.classes {
             let place = (slot as usize).wrapping_sub(class.first_slot as usize);
             if slot >= class.first_slot && place < class.slots {
@@ -258,8 +265,13 @@ impl Ring {
 
     /// How many entries are finished and have no line yet.
     pub(super) fn finished(&self) -> u64 {
-        let written = self.taken_from.load(Ordering::Acquire);
-        self.tickets.load(Ordering::Acquire).saturating_sub(written)
+        let written = self.written.0.load(Ordering::Acquire);
+        self.tickets.0.load(Ordering::Acquire).saturating_sub(written)
+    }
+
+    /// The writer's word that the first `entries` that finished have their lines, and their slots are free.
+    pub(super) fn set_written(&self, entries: u64) {
+        self.written.0.store(entries, Ordering::Release);
     }
 
     fn completion(&self, nth: u64) -> &AtomicU32 {
@@ -305,8 +317,8 @@ impl Remains {
             mapping,
             classes: shape.classes(),
             completions: Box::new([AtomicU32::new(0)]),
-            tickets: AtomicU64::new(0),
-            taken_from: AtomicU64::new(0),
+            tickets: OwnLine::default(),
+            written: OwnLine::default(),
         };
         let slots = u32::try_from(small + large).unwrap_or(0);
         Ok(Some(Self { ring, slots, boot: u128::from(high) << 64 | u128::from(low) }))

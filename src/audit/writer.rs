@@ -72,7 +72,7 @@ impl Writer {
 
     fn round(&mut self, stop: bool) -> Round {
         let lack = if !is_at(&self.shared.ring_file, &self.shared.ring_path) {
-            Some("the journal's folder or ring was removed")
+            Some("the journal's folder or its ring was removed: a restart is needed")
         } else if !self.chain.has_room() {
             Some("the disk is full")
         } else {
@@ -139,6 +139,7 @@ impl Writer {
         for (nth, slot) in self.batch.slots.drain(..) {
             self.shared.ring.release(nth, slot);
         }
+        self.shared.ring.set_written(self.taken);
         self.chain.lines += self.batch.lines;
         self.shared.wrote(self.batch.lines, &self.chain.head);
         self.batch.lines = 0;
