@@ -88,7 +88,8 @@ impl Denial {
         let code = code_of(&failures);
         // The most telling failure: for a mix, one that more time or an approval would not mend.
         let telling = failures.iter().find(|failure| match code {
-            Code::CapabilityExpired | Code::ApprovalRequired => true,
+            Code::CapabilityExpired => failure.caveat.is_some(),
+            Code::ApprovalRequired => true,
             _ => !failure.only_time && !failure.wants_approval(),
         });
         let Some(failure) = telling.or(failures.first()) else {
@@ -129,11 +130,12 @@ impl fmt::Display for Denial {
 
 impl std::error::Error for Denial {}
 
+/// A missing right is no check: a capability whose checks fail by time alone has expired, whatever else it never allowed.
 fn code_of(failures: &[Failure]) -> Code {
-    let all = |test: fn(&Failure) -> bool| !failures.is_empty() && failures.iter().all(test);
-    if all(|failure| failure.only_time) {
+    let mut checks = failures.iter().filter(|failure| failure.caveat.is_some()).peekable();
+    if checks.peek().is_some() && checks.all(|failure| failure.only_time) {
         Code::CapabilityExpired
-    } else if all(Failure::wants_approval) {
+    } else if !failures.is_empty() && failures.iter().all(Failure::wants_approval) {
         Code::ApprovalRequired
     } else {
         Code::CapabilityDenied

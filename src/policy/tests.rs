@@ -68,9 +68,11 @@ fn expired_means_that_nothing_but_time_fails() {
     ] {
         assert_eq!(denial(&verified(&checks), &request.facts()).code, code, "{checks:?}");
     }
-    // A missing right is not a matter of time.
-    let denial = denial(&verified(&[&past]), &Facts { service: "other", ..request.facts() });
-    assert_eq!(denial.code, Code::CapabilityDenied);
+    // A missing right is no check, and comes after: its code is later in the list.
+    let both = denial(&verified(&[&past]), &Facts { service: "other", ..request.facts() });
+    assert_eq!((both.code, both.caveat.as_deref()), (Code::CapabilityExpired, Some("time < 2027-01-15T08:00:00Z")));
+    let right_alone = denial(&verified(&[]), &Facts { service: "other", ..request.facts() });
+    assert_eq!(right_alone.code, Code::CapabilityDenied);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn alice() -> Vec<Case> {
         ("another service", json!({ "service": "web" }), Some(denied(0))),
         ("last second", json!({ "time": EXPIRY - 1 }), None),
         ("expired", json!({ "time": EXPIRY }), Some(("capability_expired", 0))),
-        ("expired, and no right", json!({ "time": EXPIRY, "service": "web" }), Some(denied(0))),
+        ("expired, and no right", json!({ "time": EXPIRY, "service": "web" }), Some(("capability_expired", 0))),
         ("deep enough", json!({ "hop": 2 }), None),
         ("too deep", json!({ "hop": 3 }), Some(denied(0))),
         ("too deep and expired", json!({ "hop": 3, "time": EXPIRY }), Some(denied(0))),
