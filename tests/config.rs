@@ -248,6 +248,11 @@ fn services_that_do_not_hang_together_are_refused() {
         ("credential = \"acme-key\"\n", "strip = [\"X-Key\"]\n", "not which"),
         ("inject = \"Authorization: Bearer {secret}\"", "inject = { bearer = \"x\" }", "basic"),
         ("{secret}", "secret", "{secret}"),
+        (
+            "{secret}\"",
+            "{secret}\"\n[[service.route]]\npath = []\nmethod = []\naction = \"a\"",
+            "leave the key out to match everything",
+        ),
         ("credential = \"acme-key\"", "credential = \"acme-key\"\nterminate = false", "plain tunnel"),
         ("credential = \"acme-key\"", "credential = \"a/b\"", "secret's name"),
     ] {
@@ -342,6 +347,7 @@ fn extra_authorities_are_read_and_must_be_certificates() {
     env.write("not.pem", "hello");
     let problem = env.problems("[upstream]\nextra_ca = \"not.pem\"");
     assert!(problem[0].starts_with("narrows.toml:2: `extra_ca` in [upstream]: "), "{problem:?}");
+    assert!(env.problems("[upstream]\nextra_ca = \"/dev/zero\"")[0].contains("not a plain file"));
     narrows::store::ca::Ca::create(&env.home(), narrows::clock::UnixSeconds::now()).expect("a CA");
     let config = env.load("[upstream]\nextra_ca = [\"ca.pem\", \"ca.pem\"]\nroots = \"ca.pem\"").expect("sound");
     assert!(config.upstream.extra_ca_pem.is_some());

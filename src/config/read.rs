@@ -1,9 +1,10 @@
 //! From the text of `narrows.toml` to a [`Config`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const LISTEN_DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 7080);
 const ADMIN_DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 7081);
 /// An audience is at most this long: it is written into every challenge.
 const AUDIENCE_BYTES_MAX: usize = 128;
+/// A file of certificates is at most this long; the platforms' whole stores are a tenth of it.
+const PEM_BYTES_MAX: u64 = 4 << 20;
 /// No wait is longer than this, so that sums of times cannot overflow.
 const DURATION_MAX: Duration = Duration::from_hours(24 * 366);
 
@@ -208,7 +211,7 @@ fn read_certificates(
 ) -> Option<Vec<u8>> {
     let path = home.resolve(file.value.as_ref());
     files.push(path.clone());
-    let mut pem = match std::fs::read(&path) {
+    let mut pem = match read_plain(&path) {
         Ok(pem) => pem,
         Err(error) => {
             table.problem_at(key, file.at.clone(), format_args!("cannot read {}: {error}", path.display()));
@@ -223,6 +226,18 @@ fn read_certificates(
     let message = format!("{} holds no PEM certificate, or one that does not read", path.display());
     table.problem_at(key, file.at.clone(), message);
     None
+}
+
+/// A file that is no device and not too long.
+fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > PEM_BYTES_MAX {
+        return Err(std::io::Error::other("not a plain file of at most 4 MiB"));
+    }
+    let mut bytes = Vec::new();
+    file.take(PEM_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_journal(top: &mut Table<'_, '_>, home: &Home) -> (PathBuf, JournalOptions) {

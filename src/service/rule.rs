@@ -129,14 +129,15 @@ impl Rule {
     }
 
     fn takes_method(&self, call: &Call<'_>) -> bool {
-        let listed = |method: &str| self.methods.iter().any(|m| **m == *method);
+        // A server that reads `post` as POST must not slip a request past the route that is about POST.
+        let listed = |method: &str| self.methods.iter().any(|m| m.eq_ignore_ascii_case(method));
         if self.methods.is_empty() {
             return true;
         }
         if call.websocket {
             return listed(WEBSOCKET);
         }
-        listed(call.method) || (call.method == "HEAD" && listed("GET"))
+        listed(call.method) || (call.method.eq_ignore_ascii_case("HEAD") && listed("GET"))
     }
 
     /// The route's params and their values; `None` for one that this request does not give in a
@@ -256,6 +257,13 @@ impl Reader<'_, '_> {
         self.sound = false;
     }
 
+    /// An empty list would match everything, which is what leaving the key out says.
+    fn refuse_empty(&mut self, key: &str, empty: bool) {
+        if empty && self.sound && self.table.has(key) {
+            self.fault(key, self.table.at(), "the list is empty; leave the key out to match everything");
+        }
+    }
+
     fn methods(&mut self) -> Vec<Box<str>> {
         let mut methods = Vec::new();
         for method in self.table.texts("method") {
@@ -266,6 +274,7 @@ impl Reader<'_, '_> {
                 self.fault("method", method.at, "a method is upper-case letters, such as GET");
             }
         }
+        self.refuse_empty("method", methods.is_empty());
         methods
     }
 
@@ -277,6 +286,7 @@ impl Reader<'_, '_> {
                 Err(error) => self.fault("path", path.at, error),
             }
         }
+        self.refuse_empty("path", paths.is_empty());
         paths
     }
 

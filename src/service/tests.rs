@@ -146,6 +146,7 @@ action = "events"
         ("PURGE", "/", false, "write - "),
         ("GET", "/", true, "write - "),
         ("POST", "/search", false, "read search "),
+        ("get", "/events", false, "read events "),
         ("GET", "/search", true, "write search "),
         ("GET", "/events", true, "read events "),
         ("HEAD", "/events", false, "read events "),
