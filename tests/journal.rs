@@ -716,6 +716,35 @@ fn recovery_ends_the_same_wherever_it_was_cut_off() {
 }
 
 #[test]
+fn a_damaged_ring_costs_the_entry_that_it_damages_and_nothing_else() {
+    let source = Folder::new();
+    Writing::start(&source, "few").kill_when(|line| line == "b 5");
+    let ring = source.files(".ring").pop().expect("a ring");
+    let name = ring.file_name().expect("a name");
+    let bytes = fs::read(&ring).expect("a ring");
+    let written = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at);
+    for at in written.step_by(29) {
+        let folder = Folder::new();
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        fs::write(folder.path().join(name), damaged).expect("written");
+        let recovery = audit::recover(folder.path()).expect("looked");
+        assert_eq!(recovery.processes, 1);
+        assert_sound(&folder.verify());
+        // The file's first page says what is in the rest.
+        assert!(recovery.lines >= if at < 4096 { 0 } else { slots_in_use(&bytes) - 1 }, "{recovery:?} at {at}");
+        for line in folder.lines() {
+            assert_eq!((&line["service"], &line["path"]), (&"github".into(), &"/repos/acme/widgets".into()));
+        }
+    }
+}
+
+/// Entries that the dead process had not written: slots of 2 KiB whose first byte is not zero.
+fn slots_in_use(ring: &[u8]) -> usize {
+    ring[4096..].chunks(2048).take(256).filter(|slot| slot[0] != 0).count()
+}
+
+#[test]
 fn a_ring_that_was_never_made_whole_is_removed() {
     let folder = Folder::new();
     for (number, bytes) in [0, 100, 4096, 300_000].into_iter().enumerate() {
