@@ -72,6 +72,17 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// The line that a person would type to put it right, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Folder(error) => error.hint(),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
 /// Why a request cannot be begun: it must be refused (`journal_unavailable`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {

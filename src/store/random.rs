@@ -15,7 +15,7 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], StoreError> {
 /// A new identifier for the journal and for `Narrows-Request-Id`: the time, then 80 random bits.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub fn id(time_ms: u64) -> Result<ulid::Ulid, StoreError> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random[6..]).map_err(|_| StoreError::Random)?;
