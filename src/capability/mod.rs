@@ -46,8 +46,8 @@ pub use proof::{
 pub use replay::{NONCES_MAX, NONCES_PER_AUTHORITY_MAX, Replay, ReplayCache};
 pub use revocation::{BadRevocation, Revocation, Revocations, Revoked, Subject};
 pub use terms::{
-    InvalidTerm, audiences, expires_at, max_hops, not_before, parse_duration_s, parse_moment, parse_rate, parse_size,
-    proofs,
+    InvalidTerm, Terms, audiences, expires_at, max_hops, not_before, parse_duration_s, parse_moment, parse_rate,
+    parse_size, proofs,
 };
 pub use text::{CAPABILITY_BYTES_MAX, Capability, SealError};
 pub use verified_cache::{VERIFIED_MAX, VerifiedCache};

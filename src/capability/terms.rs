@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Rate;
+use super::{Grant, Rate, TooManyGrants, grants_to_check};
 use crate::clock::UnixSeconds;
 use crate::request::ProofKind;
 
@@ -84,6 +84,42 @@ pub fn parse_rate(text: &str) -> Result<Rate, InvalidTerm> {
     let plain = limit.bytes().all(|b| b.is_ascii_digit());
     let limit: i64 = if plain { limit.parse().map_err(|_| InvalidTerm)? } else { return Err(InvalidTerm) };
     Ok(Rate { limit: u64::try_from(limit).map_err(|_| InvalidTerm)?, window_s })
+}
+
+/// Everything that a person sets for one block besides whom it is for and what it counts.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Not valid from then on.
+    pub expires_at: Option<UnixSeconds>,
+    /// Not valid before.
+    pub not_before: Option<UnixSeconds>,
+    /// So many more changes of holder after this block.
+    pub max_hops: Option<u32>,
+    /// Only for proxies of these names; none for any.
+    pub audiences: Vec<String>,
+    /// Only with proofs of these kinds; none for any.
+    pub proofs: Vec<ProofKind>,
+    /// Only for what one of these covers; none for all that the chain allows.
+    pub allow: Vec<Grant>,
+}
+
+impl Terms {
+    /// The checks of the block, in the order that people read them. `hop` is the block's own: 0 for the authority block,
+    /// one more than before for a delegation, the same for a narrowing.
+    ///
+    /// # Errors
+    /// [`TooManyGrants`] beyond 16.
+    pub fn caveats(&self, hop: u32) -> Result<Vec<String>, TooManyGrants> {
+        let checks = [
+            self.expires_at.map(expires_at),
+            self.not_before.map(not_before),
+            self.max_hops.map(|more| max_hops(hop, more)),
+            audiences(&self.audiences),
+            proofs(&self.proofs),
+            grants_to_check(&self.allow)?,
+        ];
+        Ok(checks.into_iter().flatten().collect())
+    }
 }
 
 /// The check that ends a capability: not valid from that moment on.
@@ -184,5 +220,24 @@ mod tests {
         assert_eq!(audiences(&names).as_deref(), Some(r#"check if audience("a\"b") or audience("c")"#));
         assert_eq!(audiences(&[]), None);
         assert_eq!(proofs(&[ProofKind::Connect]).as_deref(), Some(r#"check if proof("connect")"#));
+    }
+
+    #[test]
+    fn the_terms_of_a_block_are_checks_that_compile() {
+        let grant = Grant::parse("acme:read path=/v1", &crate::capability::ParamNames::any()).expect("a grant");
+        let terms = Terms {
+            expires_at: Some(UnixSeconds(1_800_000_060)),
+            not_before: Some(UnixSeconds(1_800_000_000)),
+            max_hops: Some(0),
+            audiences: vec!["local".to_owned()],
+            proofs: vec![ProofKind::Connect],
+            allow: vec![grant],
+        };
+        let checks = terms.caveats(2).expect("one grant");
+        assert_eq!(checks.len(), 6);
+        assert_eq!(checks[2], "check if hop($hop), $hop <= 2");
+        let verified = crate::capability::testing::verified(&checks.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(verified.expires_at(), terms.expires_at);
+        assert_eq!(Terms::default().caveats(0), Ok(vec![]));
     }
 }
