@@ -115,9 +115,22 @@ impl Definition {
         if self.credential.is_none() {
             return Endpoint { hosts, injection: None, slots: Slots::none(), index: 0 };
         }
-        let strip = [&*self.strip, &*endpoint.strip].concat();
+        let strip = [&*self.strip, &*endpoint.strip, &*self.header_slots()].concat();
         let slots = Slots::new(endpoint.inject.as_ref(), &strip);
         Endpoint { hosts, injection: endpoint.inject.clone(), slots, index: 0 }
+    }
+
+    /// The headers that any endpoint's credential goes into or that it strips: removed at every one, also where nothing
+    /// is injected. Query names stay with their endpoint, because a signed download address may use the same.
+    fn header_slots(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for endpoint in &self.endpoints {
+            if let Some(Injection::Header { name, .. }) = &endpoint.inject {
+                slots.push(Slot::Header(name.clone()));
+            }
+            slots.extend(endpoint.strip.iter().filter(|slot| matches!(slot, Slot::Header(_))).cloned());
+        }
+        slots
     }
 
     fn problems(&self) -> Vec<Problem> {

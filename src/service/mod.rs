@@ -1,6 +1,6 @@
 //! Services: which host belongs to which, where its credential goes, and what a request to it means.
 //!
-//! A service comes from the built-in [`catalogue`], from `services.d/`, or from `narrows.toml`; the
+//! A service comes from the built-in [`catalogue()`], from `services.d/`, or from `narrows.toml`; the
 //! [`Router`] holds those that are in use. Everything here is pure. Deliberately absent: secrets'
 //! values (an [`Injectors`] is given them), addresses and dialling (`net`), the files (`config`), and
 //! any look into a body: what a route says comes from method, host, path and query alone.

@@ -228,6 +228,30 @@ hosts = ["b.test"]
     assert!(matches!(empty.binding(&endpoint(&router, "acme")), Some(Binding::Missing(name)) if name.as_str() == "k"));
 }
 
+#[test]
+fn a_header_of_one_endpoint_is_stripped_at_every_other() {
+    let service = service(
+        r#"
+credential = "k"
+[[service.endpoint]]
+hosts = ["api.a.test"]
+inject = "X-Acme-Key: {secret}"
+strip = ["X-Acme-Old", "query:sig"]
+[[service.endpoint]]
+hosts = ["files.a.test"]
+"#,
+    );
+    let sent = [("x_acme_key", "a"), ("x-acme-old", "b"), ("x-acme-other", "c")];
+    let header = |(name, value): (&str, &str)| (name.parse().expect("a name"), value.parse().expect("a value"));
+    for (endpoint, left) in service.endpoints().iter().zip(["/", "/?sig=1"]) {
+        let mut headers: http::HeaderMap = sent.into_iter().map(header).collect();
+        let mut target = "/?sig=1".parse().expect("a target");
+        assert!(endpoint.slots().strip(&mut headers, &mut target).expect("writable").foreign());
+        let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!((names, target.as_str()), (vec!["x-acme-other"], left));
+    }
+}
+
 /// What the router must say, by looking at every pattern.
 fn naive(services: &[Arc<Service>], name: &Host, port: u16) -> Option<(String, bool)> {
     let patterns = services.iter().flat_map(|service| {
