@@ -16,12 +16,13 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 /// `Proxy-Authorization` inside the tunnel, and a capability never goes upstream. `TE` is cut down to
 /// `trailers`, the one value that gRPC needs.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
-    strip_nominated(headers);
-    strip_fixed(headers);
+    // Read first: on HTTP/1 a sender of `TE` must also name it in `Connection` (RFC 9110 §10.1.4).
     let trailers = headers.get_all(header::TE).iter().any(|value| {
         let names = value.to_str().unwrap_or_default().split(',');
         names.map(str::trim).any(|name| name.eq_ignore_ascii_case("trailers"))
     });
+    strip_nominated(headers);
+    strip_fixed(headers);
     headers.remove(header::TE);
     if trailers {
         headers.insert(header::TE, header::HeaderValue::from_static("trailers"));
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn te_trailers_passes_and_nothing_else_of_te() {
-        let mut request = headers(&[("te", "gzip, Trailers")]);
+        let mut request = headers(&[("te", "gzip, Trailers"), ("connection", "TE")]);
         strip_request(&mut request);
         assert_eq!(request.get("te").expect("te"), "trailers");
     }
