@@ -1,5 +1,7 @@
-//! Narrows as its users run it: a temporary home made with `capctl`, the `narrows` binary on port 0, and capabilities
-//! minted on the command line.
+//! Narrows as its users run it: a temporary home, and the `narrows` binary on port 0.
+//!
+//! Homes, secrets and capabilities come from the library here, and from `capctl` where a test is about what a person
+//! types: `by_capctl`, `mint_by_capctl`.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
@@ -7,8 +9,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use narrows::audit;
+use narrows::capability::{
+    self, Algorithm, AuthorityBlock, Budget, Capability, Context, Credentials, Grant, Limits, ParamNames, Proof,
+    Purpose, Rate, Revocation, Roots, Subject, expires_at, grants_to_check, rights_of,
+};
+use narrows::clock::UnixSeconds;
+use narrows::credential::Secret;
+use narrows::store::ca::Ca;
+use narrows::store::{Home, SecretStore, keys, random, revoked};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -16,6 +27,12 @@ use super::PATIENCE;
 use super::ca::TestCa;
 use super::client::{Ran, clean, run};
 use super::origin::Origin;
+
+/// The id of the home's root key in `[roots]`.
+const ROOT_KID: u32 = 1;
+
+/// How long a proxy may drain that is only to go away: a test may still hold a connection open.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A home, and what its configuration will say.
 pub(crate) struct TestEnv {
@@ -33,23 +50,70 @@ pub(crate) struct TestEnv {
 pub(crate) struct Holder {
     pub(crate) capability: PathBuf,
     pub(crate) key: PathBuf,
-    pub(crate) public: String,
+}
+
+impl Holder {
+    /// Credentials for any CONNECT in the next ten minutes.
+    #[track_caller]
+    pub(crate) fn presentation(&self) -> String {
+        self.prove(Purpose::Presentation, 600)
+    }
+
+    /// Credentials for one CONNECT to `host:port`.
+    #[track_caller]
+    pub(crate) fn proof(&self, target: &str) -> String {
+        self.prove(Purpose::Connect { target }, 60)
+    }
+
+    #[track_caller]
+    fn prove(&self, purpose: Purpose<'_>, ttl_s: u32) -> String {
+        let capability = self.read().seal().unwrap();
+        let key = keys::read_private(&self.key).unwrap();
+        let context = Context { audience: "local", purpose, challenge: b"", binding: b"" };
+        let nonce = random::bytes().unwrap();
+        let proof = Proof::sign(&key, &capability.sha256(), UnixSeconds::now(), ttl_s, nonce, &context).unwrap();
+        Credentials { capability, proof }.to_text()
+    }
+
+    fn read(&self) -> Capability {
+        Capability::from_text(std::fs::read_to_string(&self.capability).unwrap().trim()).unwrap()
+    }
 }
 
 impl TestEnv {
-    /// `capctl init`, and a certificate authority for the origins.
+    /// A new home, and a certificate authority for the origins.
     pub(crate) fn new() -> Self {
-        let env = Self {
+        let env = Self::bare();
+        let home = env.store();
+        home.create().unwrap();
+        Ca::create(&home, UnixSeconds::now()).unwrap();
+        keys::create_root(&home).unwrap();
+        std::fs::write(env.home().join("origin-ca.pem"), env.ca.pem()).unwrap();
+        env
+    }
+
+    /// The same, with a home as `capctl init` makes it.
+    #[track_caller]
+    pub(crate) fn by_capctl() -> Self {
+        let env = Self::bare();
+        env.capctl(&["init"]).succeeded();
+        std::fs::write(env.home().join("origin-ca.pem"), env.ca.pem()).unwrap();
+        env
+    }
+
+    fn bare() -> Self {
+        Self {
             ca: TestCa::new(),
             dir: tempfile::tempdir().unwrap(),
             connect_to: Vec::new(),
             services: String::new(),
             settings: String::new(),
             catalogue: Vec::new(),
-        };
-        env.capctl(&["init"]).succeeded();
-        std::fs::write(env.home().join("origin-ca.pem"), env.ca.pem()).unwrap();
-        env
+        }
+    }
+
+    fn store(&self) -> Home {
+        Home::at(&self.home()).unwrap()
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -73,10 +137,16 @@ impl TestEnv {
         run(self.command().args(arguments), b"")
     }
 
-    /// Stores a secret, through stdin as a person would.
+    /// Stores a secret.
     #[track_caller]
     pub(crate) fn secret(&self, name: &str, value: &str) {
-        run(self.command().args(["secret", "set", name]), value.as_bytes()).succeeded();
+        let secret = Secret::new(value.as_bytes().to_vec()).unwrap();
+        SecretStore::new(&self.store()).set(&name.parse().unwrap(), &secret).unwrap();
+    }
+
+    /// Removes a secret.
+    pub(crate) fn forget(&self, name: &str) {
+        assert!(SecretStore::new(&self.store()).remove(&name.parse().unwrap()).unwrap());
     }
 
     /// Has the proxy dial `origin` for `host:443`.
@@ -136,45 +206,74 @@ inject = "Authorization: Bearer {secret}""#,
         }
         toml.push_str(&self.settings);
         toml.push_str(&self.services);
-        write_private(&self.home().join("narrows.toml"), &toml);
         for (service, credential) in &self.catalogue {
-            self.capctl(&["service", "add", service, "--credential", credential]).succeeded();
+            let _ = write!(toml, "\n[[service]]\nname = \"{service}\"\ncredential = \"{credential}\"\n");
         }
+        write_private(&self.home().join("narrows.toml"), &toml);
     }
 
-    /// A new holder with a capability from the root: `allow` are grants.
+    /// A new holder with a capability from the root that ends in an hour: `allow` are grants.
     #[track_caller]
     pub(crate) fn mint(&self, name: &str, allow: &[&str]) -> Holder {
-        self.mint_with(name, allow, &[])
+        self.mint_with(name, allow, Vec::new(), Vec::new())
     }
 
-    /// The same with more arguments to `capctl mint`.
+    /// The same with budgets and rates.
     #[track_caller]
-    pub(crate) fn mint_with(&self, name: &str, allow: &[&str], more: &[&str]) -> Holder {
-        let (key, capability) = (self.file(&format!("{name}.key")), self.file(&format!("{name}.cap")));
-        let public = run(self.command().args(["key", "new"]).arg(&key), b"").succeeded().stdout.trim().to_owned();
+    pub(crate) fn mint_with(&self, name: &str, allow: &[&str], budgets: Vec<Budget>, rates: Vec<Rate>) -> Holder {
+        let grants: Vec<_> = allow.iter().map(|grant| Grant::parse(grant, &ParamNames::any()).unwrap()).collect();
+        let mut caveats: Vec<_> = grants_to_check(&grants).unwrap().into_iter().collect();
+        caveats.push(expires_at(UnixSeconds::now() + 3600));
+        let key = keys::generate(Algorithm::Ed25519).unwrap();
+        let block = AuthorityBlock {
+            holder: *key.public(),
+            user: Some("alice@example.com".to_owned()),
+            rights: rights_of(&grants),
+            caveats,
+            budgets,
+            rates,
+        };
+        let root = keys::read_private(&self.store().root_key()).unwrap();
+        let capability = capability::mint(&root, ROOT_KID, &block, random::bytes().unwrap()).unwrap();
+        let holder = self.holder(name);
+        write_private(&holder.capability, &capability.to_text());
+        keys::write_private(&holder.key, &key).unwrap();
+        holder
+    }
+
+    /// A new holder from `capctl key new` and `capctl mint`.
+    #[track_caller]
+    pub(crate) fn mint_by_capctl(&self, name: &str, allow: &[&str]) -> Holder {
+        let holder = self.holder(name);
+        let public = run(self.command().args(["key", "new"]).arg(&holder.key), b"").succeeded().stdout;
         let mut mint = self.command();
-        mint.args(["mint", "--to", &public, "--user", "alice@example.com", "--expires", "1h", "--out"])
-            .arg(&capability);
+        mint.args(["mint", "--to", public.trim(), "--user", "alice@example.com", "--expires", "1h", "--out"]);
+        mint.arg(&holder.capability);
         for grant in allow {
             mint.args(["--allow", grant]);
         }
-        run(mint.args(more), b"").succeeded();
-        Holder { capability, key, public }
+        run(&mut mint, b"").succeeded();
+        holder
     }
 
-    /// Credentials that hold for ten minutes, from `capctl prove --presentation`.
-    #[track_caller]
-    pub(crate) fn presentation(&self, holder: &Holder) -> String {
-        self.prove(holder, &["--presentation", "10m"])
+    fn holder(&self, name: &str) -> Holder {
+        Holder { capability: self.file(&format!("{name}.cap")), key: self.file(&format!("{name}.key")) }
     }
 
-    /// Credentials from `capctl prove` with these arguments.
+    /// Revokes the last block of a capability.
     #[track_caller]
-    pub(crate) fn prove(&self, holder: &Holder, arguments: &[&str]) -> String {
-        let mut prove = self.command();
-        prove.arg("prove").arg("--cap").arg(&holder.capability).arg("--key").arg(&holder.key).args(arguments);
-        run(&mut prove, b"").succeeded().stdout.trim().to_owned()
+    pub(crate) fn revoke(&self, holder: &Holder) {
+        let home = self.store();
+        let roots = Roots::new([(ROOT_KID, keys::read_public(&home.root_public()).unwrap())].into());
+        let verified = capability::verify(&holder.read(), &roots, &Limits::default()).unwrap();
+        let block = verified.blocks().last().unwrap().id();
+        let line = Revocation::new(Subject::Block(block), UnixSeconds::now(), None, None).to_line();
+        revoked::append(&home.revoked(), &line).unwrap();
+    }
+
+    /// Whether the journal's chain holds.
+    pub(crate) fn journal_is_sound(&self) -> bool {
+        audit::verify(&self.home().join("audit"), None).unwrap().is_sound()
     }
 
     /// Writes the configuration and starts the proxy on it.
@@ -187,9 +286,19 @@ inject = "Authorization: Bearer {secret}""#,
     #[track_caller]
     pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
         self.write_config();
+        Daemon::start(self.narrows(variables))
+    }
+
+    /// Starts the proxy on the configuration that is there.
+    #[track_caller]
+    pub(crate) fn start_as_written(&self) -> Daemon {
+        Daemon::start(self.narrows(&[]))
+    }
+
+    fn narrows(&self, variables: &[(&str, &str)]) -> Command {
         let mut command = clean(Path::new(env!("CARGO_BIN_EXE_narrows")));
         command.env("NARROWS_HOME", self.home()).env("HOME", self.dir.path()).envs(variables.iter().copied());
-        Daemon::start(command)
+        command
     }
 
     /// Every line of the journal so far, oldest first within a file.
@@ -250,7 +359,9 @@ impl Daemon {
         let mut daemon = Self { addr: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
         let line = daemon.wait_for_log("listening on ");
         let addr = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        daemon.addr = addr.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+        if !addr.starts_with("unix:") {
+            daemon.addr = addr.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
         daemon
     }
 
@@ -280,24 +391,35 @@ impl Daemon {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = self.child.try_wait().unwrap();
             assert!(!left.is_zero() && ended.is_none(), "narrows never said {words:?} ({ended:?}):\n{text}");
-            text = changed.wait_timeout(text, left.min(std::time::Duration::from_millis(200))).unwrap().0;
+            text = changed.wait_timeout(text, left.min(Duration::from_millis(200))).unwrap().0;
         }
     }
 
     /// Asks the proxy to end and waits until it has; its log and its exit code.
     pub(crate) fn stop(mut self) -> (String, Option<i32>) {
-        let code = self.end();
+        let code = self.end(PATIENCE);
         (self.log(), code)
     }
 
-    fn end(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Asks the proxy to end, and does not wait.
+    pub(crate) fn ask_to_end(&self) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    }
+
+    /// Kills the proxy as a crash would.
+    pub(crate) fn crash(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn end(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
         let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -308,7 +430,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.child.try_wait().unwrap().is_none() {
-            self.end();
+            self.end(DRAIN_PATIENCE);
         }
         if std::thread::panicking() {
             eprintln!("narrows said:\n{}", self.log());

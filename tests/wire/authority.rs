@@ -1,0 +1,148 @@
+//! Proofs, revocation and budgets, as an agent meets them.
+
+use std::time::Instant;
+
+use narrows::capability::{Budget, BudgetKind, Rate};
+
+use crate::support::PATIENCE;
+use crate::support::agent::Agent;
+use crate::support::ca::Alpn;
+use crate::{HOST, World};
+
+#[test]
+fn a_proof_for_one_connect_serves_once_and_there_alone() {
+    let world = World::new(Alpn::Both);
+    let target = format!("{HOST}:443");
+    let credentials = world.holder.proof(&target);
+    let agent = Agent::new(&world.env, &world.daemon, Some(&credentials));
+    let elsewhere = agent.connect("other.acme.test:443").0;
+    assert!(elsewhere.head.contains("error=\"proof_invalid\""), "{elsewhere:?}");
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    let again = agent.connect(&target).0;
+    assert_eq!(again.status(), 407);
+    assert!(again.head.contains("error=\"proof_replayed\""), "{again:?}");
+    let line = world.env.journal_line(|line| line["path"] == "/v1/items");
+    assert_eq!((&line["proof"], &line["user"]), (&"connect".into(), &"alice@example.com".into()), "{line}");
+}
+
+#[test]
+fn somebody_elses_key_proves_nothing() {
+    let world = World::new(Alpn::Both);
+    let mut thief = world.env.mint("thief", &["acme:read path=/nothing"]);
+    thief.capability.clone_from(&world.holder.capability);
+    let stolen = thief.presentation();
+    let answer = Agent::new(&world.env, &world.daemon, Some(&stolen)).connect(&format!("{HOST}:443")).0;
+    assert!(answer.head.contains("error=\"proof_invalid\""), "{answer:?}");
+}
+
+#[test]
+fn a_407_keeps_the_connection() {
+    let world = World::new(Alpn::Both);
+    let mut wire = Agent::new(&world.env, &world.daemon, None).dial();
+    wire.send(&format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n"));
+    let answer = wire.answer(false);
+    assert!(answer.status() == 407 && answer.head.contains("error=\"missing\""), "{answer:?}");
+    let authorization = world.agent.authorization();
+    wire.send(&format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n{authorization}\r\n"));
+    assert!(wire.head().starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_revoked_capability_ends_within_a_second_also_in_an_open_tunnel() {
+    let world = World::new(Alpn::Both);
+    let mut tunnel = world.agent.tunnel(HOST);
+    let mut get = || {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        tunnel.answer(false)
+    };
+    assert_eq!(get().status(), 200);
+    world.env.revoke(&world.holder);
+    let began = Instant::now();
+    let denied = loop {
+        let answer = get();
+        if answer.status() != 200 {
+            break answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "still allowed");
+    };
+    assert!(began.elapsed().as_millis() < 1_500, "it took {:?}", began.elapsed());
+    assert_eq!((denied.status(), &*denied.code()), (403, "capability_revoked"), "{denied:?}");
+    // A new tunnel gets its CONNECT, and the reason inside.
+    assert_eq!(world.agent.get(HOST, "/v1/items").code(), "capability_revoked");
+}
+
+#[test]
+fn a_live_stream_ends_when_its_capability_is_revoked() {
+    let world = World::new(Alpn::Both);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /sse HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    world.origin.wait_for("/sse");
+    tunnel.head();
+    world.env.revoke(&world.holder);
+    assert!(!String::from_utf8_lossy(&tunnel.rest()).ends_with("0\r\n\r\n"), "an aborted stream looks whole");
+    let line = world.env.journal_line(|line| line["path"] == "/sse");
+    assert_eq!(line["code"], "capability_revoked", "{line}");
+    assert_ne!(line["outcome"], "allowed", "{line}");
+}
+
+#[test]
+fn calls_are_counted_and_denied_ones_are_not() {
+    let world = World::new(Alpn::Both);
+    let spender = world.env.mint_with(
+        "spender",
+        &["acme:read path=/v1"],
+        vec![Budget { kind: BudgetKind::Calls, limit: 2 }],
+        vec![],
+    );
+    let agent = Agent::new(&world.env, &world.daemon, Some(&spender.presentation()));
+    assert_eq!(agent.get(HOST, "/v2").code(), "capability_denied");
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    let third = agent.get(HOST, "/v1/items");
+    assert_eq!((third.status(), &*third.code()), (403, "budget_exhausted"), "{third:?}");
+}
+
+#[test]
+fn a_rate_says_when_to_come_back() {
+    let world = World::new(Alpn::Both);
+    let hasty = world.env.mint_with("hasty", &["acme:read path=/v1"], vec![], vec![Rate { limit: 1, window_s: 3600 }]);
+    let agent = Agent::new(&world.env, &world.daemon, Some(&hasty.presentation()));
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    let second = agent.get(HOST, "/v1/items");
+    assert_eq!((second.status(), &*second.code()), (429, "rate_limited"), "{second:?}");
+    assert!(second.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok()).is_some(), "{second:?}");
+}
+
+#[test]
+fn a_secret_that_changes_is_used_by_the_next_request_of_an_open_tunnel() {
+    let world = World::new(Alpn::H1);
+    let mut tunnel = world.agent.tunnel(HOST);
+    world.env.secret("acme-key", "sk-real-the-second");
+    let began = Instant::now();
+    loop {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        assert_eq!(tunnel.answer(false).status(), 200);
+        if world.origin.seen().last().unwrap().header("authorization") == Some("Bearer sk-real-the-second") {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the old secret is still used");
+    }
+}
+
+#[test]
+fn a_denial_tells_what_would_allow_it() {
+    let world = World::with(Alpn::Both, &["acme:read path=/v1"]);
+    let answer = world.agent.get(HOST, "/v2/private");
+    assert_eq!((answer.status(), &*answer.code()), (403, "capability_denied"), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    for member in ["type", "title", "status", "detail", "request_id", "hint", "message"] {
+        assert!(!problem[member].is_null(), "no {member} in {problem}");
+    }
+    assert_eq!(problem["error"]["message"], problem["message"]);
+    assert_eq!(Some(problem["request_id"].as_str().unwrap()), answer.header("narrows-request-id"));
+    assert!(problem["hint"].as_str().unwrap().contains("capctl"), "{problem}");
+    let line = world.env.journal_line(|line| line["path"] == "/v2/private");
+    assert_eq!((&line["outcome"], &line["code"]), (&"denied".into(), &"capability_denied".into()), "{line}");
+    assert_eq!(line["id"], problem["request_id"]);
+}

@@ -1,0 +1,103 @@
+//! Request smuggling, agent's side: whatever the head says about the body, the origin sees one request or none, and
+//! never the one that was hidden in a body.
+
+use crate::support::ca::Alpn;
+use crate::{HOST, World};
+
+/// What would be a request of its own to a parser that is fooled.
+const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: api.acme.test\r\n\r\n";
+
+#[test]
+fn ambiguous_framing_hides_no_request() {
+    let world = World::new(Alpn::H1);
+    let length = HIDDEN.len();
+    let chunked = format!("{length:x}\r\n{HIDDEN}\r\n0\r\n\r\n");
+    let cases = [
+        (format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", chunked.len()), chunked.clone()),
+        ("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n".to_owned(), format!("0\r\n\r\n{HIDDEN}")),
+        (format!("Content-Length: 0\r\nContent-Length: {length}\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length: {length}\r\nContent-Length: 0\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length: {length}, {length}\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length: +{length}\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length: 0x{length:x}\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length : {length}\r\n"), HIDDEN.to_owned()),
+        (format!("Content-Length:\r\n {length}\r\n"), HIDDEN.to_owned()),
+        ("Transfer-Encoding: chunked, chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: cow, chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: chunked, identity\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: xchunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding : chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding:\u{b}chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone()),
+        ("X: y\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("0x{length:x}\r\n{HIDDEN}\r\n0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\n{HIDDEN}\n0\n\n")),
+    ];
+    for (fields, body) in cases {
+        let before = world.origin.seen().len();
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("POST /v1/items HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n{body}"));
+        let answers = String::from_utf8_lossy(&tunnel.rest()).into_owned();
+        let seen = &world.origin.seen()[before..];
+        assert!(seen.len() <= 1 && seen.iter().all(|seen| seen.path == "/v1/items"), "{fields:?}: {seen:#?}");
+        // A head is refused; where the body breaks under way there may be no answer, and the connection ends.
+        let broken_body = fields == "Transfer-Encoding: chunked\r\n";
+        assert!(answers.starts_with("HTTP/1.1 400 ") || broken_body && answers.is_empty(), "{fields:?}: {answers}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), usize::from(!answers.is_empty()), "{fields:?}: {answers}");
+    }
+}
+
+#[test]
+fn the_same_request_framed_once_passes() {
+    let world = World::new(Alpn::H1);
+    let length = HIDDEN.len();
+    for (fields, body) in [
+        (format!("Content-Length: {length}\r\n"), HIDDEN.to_owned()),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\r\n{HIDDEN}\r\n0\r\n\r\n")),
+    ] {
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("POST /v1/items HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n{body}"));
+        assert_eq!(tunnel.answer(false).status(), 200);
+        let seen = world.origin.seen().pop().unwrap();
+        assert_eq!((&*seen.path, seen.body_len), ("/v1/items", length as u64));
+    }
+}
+
+#[test]
+fn ambiguous_paths_are_refused() {
+    let world = World::new(Alpn::Both);
+    let refused = [
+        "/v1/../v2",
+        "/v1/./items",
+        "/v1//items",
+        "/v1\\items",
+        "/v1%2fitems",
+        "/v1/%69tems",
+        "/v1/%2e%2e/v2",
+        "/v1/%25",
+        "/v1/%zz",
+        "/v1/%00",
+    ];
+    for path in refused {
+        let answer = world.agent.get(HOST, path);
+        assert_eq!((answer.status(), &*answer.code()), (400, "path_ambiguous"), "{path}: {answer:?}");
+    }
+    assert_eq!(world.origin.connections(), 0);
+    for path in ["/v1/items", "/v1/%20", "/v1/items/"] {
+        let answer = world.agent.get(HOST, path);
+        assert!(matches!(answer.status(), 200 | 404), "{path}: {answer:?}");
+    }
+}
+
+#[test]
+fn headers_for_the_proxy_and_for_one_hop_go_no_further() {
+    let world = World::new(Alpn::H1);
+    let fields = "Proxy-Authorization: Basic eHg6eXk=\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 5\r\n\
+                  Connection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\n";
+    assert_eq!(world.agent.request("GET", HOST, "/v1/items", fields, b"").status(), 200);
+    let seen = world.origin.only();
+    for name in ["proxy-authorization", "proxy-connection", "keep-alive", "x-hop"] {
+        assert_eq!(seen.header(name), None, "{seen:#?}");
+    }
+    assert_eq!(seen.header("x-end"), Some("1"));
+}

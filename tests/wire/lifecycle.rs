@@ -1,0 +1,164 @@
+//! Starting, changing, ending and crashing; and that the journal tells the truth of each.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use crate::support::PATIENCE;
+use crate::support::ca::Alpn;
+use crate::support::client::{clean, run};
+use crate::support::daemon::TestEnv;
+use crate::support::record::End;
+use crate::{HOST, World};
+
+#[test]
+fn a_crash_loses_no_intent_and_the_chain_still_holds() {
+    let world = World::new(Alpn::H1);
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("POST /hang HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n"));
+    world.origin.wait_for("/hang");
+    let World { daemon, env, .. } = world;
+    daemon.crash();
+    drop(env.start());
+    let lines = env.journal();
+    let of = |path: &str| lines.iter().filter(|line| line["path"] == path).collect::<Vec<_>>();
+    assert_eq!((of("/v1/items").len(), of("/hang").len()), (1, 1), "{lines:#?}");
+    assert_eq!(of("/hang")[0]["outcome"], "aborted");
+    assert!(env.journal_is_sound());
+}
+
+#[test]
+fn one_line_for_each_request_whatever_came_of_it() {
+    let world = World::with(Alpn::Both, &["acme path=/v1"]);
+    for path in ["/v1/items", "/v1/absent", "/v2/private", "/v1//x"] {
+        world.agent.get(HOST, path);
+    }
+    world.agent.get("unknown.acme.test", "/");
+    let World { daemon, env, .. } = world;
+    daemon.stop();
+    let outcomes: Vec<_> = env
+        .journal()
+        .iter()
+        .filter(|line| line["event"] == "request")
+        .map(|line| (line["outcome"].clone(), line["code"].clone(), line["status"].clone()))
+        .collect();
+    let wanted = [
+        ("allowed", None, 200),
+        ("allowed", None, 404),
+        ("denied", Some("capability_denied"), 403),
+        ("denied", Some("path_ambiguous"), 400),
+        ("denied", Some("service_unknown"), 403),
+    ];
+    let wanted = wanted.map(|(outcome, code, status)| (outcome.into(), code.into(), status.into()));
+    assert_eq!(outcomes, wanted);
+    assert!(env.journal_is_sound());
+}
+
+#[test]
+fn a_changed_line_does_not_verify() {
+    let world = World::new(Alpn::Both);
+    world.agent.get(HOST, "/v1/items");
+    world.agent.get(HOST, "/v1/absent");
+    let World { daemon, env, .. } = world;
+    daemon.stop();
+    assert!(env.journal_is_sound());
+    let is_lines = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let file = env.journal_files().into_iter().find(is_lines).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (from, to) in [("/v1/items", "/v1/other"), ("\"status\":404", "\"status\":200")] {
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        assert!(!env.journal_is_sound());
+    }
+    let without_first: String = text.split_inclusive('\n').skip(1).collect();
+    std::fs::write(&file, without_first).unwrap();
+    assert!(!env.journal_is_sound());
+}
+
+#[test]
+fn an_end_waits_for_the_request_that_runs() {
+    let world = World::new(Alpn::H1);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /stream HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    world.origin.wait_for("/stream");
+    tunnel.head();
+    world.daemon.ask_to_end();
+    world.origin.tick("the last words");
+    tunnel.until("the last words");
+    world.origin.end_streams();
+    tunnel.until("0\r\n\r\n");
+    drop(tunnel);
+    world.origin.shared.record.wait("a whole answer", |seen| seen[0].end == End::Complete);
+    let (_, code) = world.daemon.stop();
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_bad_configuration_is_refused_whole_and_the_running_one_stays() {
+    let mut world = World::new(Alpn::Both);
+    let path = world.env.home().join("narrows.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("api.acme.test\"]", "elsewhere.acme.test\"]\ninjekt = \"x\"")).unwrap();
+    let line = world.daemon.wait_for_log("injekt");
+    assert!(line.contains("inject"), "the nearest valid key is named: {line}");
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+    // The twin: a good change is taken up.
+    std::fs::write(&path, good.replace("hosts = [\"api.acme.test\"]", "hosts = [\"elsewhere.acme.test\"]")).unwrap();
+    let began = Instant::now();
+    while world.agent.get(HOST, "/v1/items").status() == 200 {
+        assert!(began.elapsed() < PATIENCE, "the change was never taken up");
+    }
+    assert_eq!(world.agent.get(HOST, "/v1/items").code(), "service_unknown");
+}
+
+#[test]
+fn a_start_that_cannot_work_says_why() {
+    let env = TestEnv::new();
+    env.write_config();
+    let narrows = |arguments: &[&str]| {
+        let mut command = clean(std::path::Path::new(env!("CARGO_BIN_EXE_narrows")));
+        run(command.env("NARROWS_HOME", env.home()).args(arguments), b"")
+    };
+    narrows(&["--check"]).succeeded();
+    let path = env.home().join("narrows.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+
+    // Every problem, not the first.
+    std::fs::write(&path, format!("lissen = 1\n{good}\n[[service]]\nname = \"x\"\nhosts = []\nstripp = []\n")).unwrap();
+    narrows(&["--check"]).failed().says("lissen").says("listen").says("stripp").says("strip");
+    narrows(&[]).failed().says("lissen");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(&path, good.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string())).unwrap();
+    narrows(&[]).failed().says(&taken.local_addr().unwrap().to_string());
+    std::fs::write(&path, &good).unwrap();
+
+    let key = env.home().join("ca.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    narrows(&[]).failed().says("chmod").says("ca.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    let ca = env.home().join("origin-ca.pem");
+    std::fs::write(&ca, "nothing of the kind").unwrap();
+    narrows(&[]).failed().says("origin-ca.pem");
+    std::fs::remove_file(&ca).unwrap();
+    narrows(&[]).failed().says("origin-ca.pem");
+}
+
+#[test]
+fn the_proxy_listens_on_a_unix_socket_too() {
+    use std::io::{Read, Write};
+    let env = TestEnv::new();
+    env.write_config();
+    let path = env.home().join("narrows.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, toml.replace("127.0.0.1:0", "unix:proxy.sock")).unwrap();
+    let daemon = env.start_as_written();
+    let mut stream = std::os::unix::net::UnixStream::connect(env.home().join("proxy.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"CONNECT api.acme.test:443 HTTP/1.1\r\nHost: api.acme.test:443\r\n\r\n").unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 407");
+    drop(daemon);
+}
