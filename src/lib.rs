@@ -26,3 +26,5 @@ pub mod proxy;
 pub mod admin;
 pub mod daemon;
 pub mod forward;
+
+pub mod cli;

@@ -1,3 +1,7 @@
 //! `capctl`: everything a person types.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    narrows::cli::main()
+}

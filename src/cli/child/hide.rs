@@ -1,0 +1,154 @@
+//! Between `capctl run` and its command: hide the home, then become the command.
+//!
+//! On Linux this process leaves for a mount namespace of its own, puts an empty read-only folder over the home, and
+//! executes the command. A user namespace goes with it: without it an ordinary user may not mount, and with it the
+//! command can neither undo the mount nor reach the home through another process (`/proc/PID/root`, `ptrace`).
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// The hidden subcommand's arguments. Made by `capctl run` alone.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Become {
+    /// The folder to hide.
+    #[arg(long)]
+    hide: Option<PathBuf>,
+    /// What to say on stderr before the command starts.
+    #[arg(long)]
+    say: Vec<String>,
+    /// Says on standard input when the process whose number this is waits for its user map.
+    #[arg(long)]
+    map: Option<u32>,
+    /// The command.
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+impl Become {
+    /// Returns only when the command cannot be executed.
+    pub(in crate::cli) fn run(self) -> ExitCode {
+        #[cfg(target_os = "linux")]
+        if let Some(pid) = self.map {
+            return namespace::map(pid);
+        }
+        if let Some(home) = &self.hide {
+            #[cfg(target_os = "linux")]
+            let hidden = namespace::hide(home);
+            #[cfg(not(target_os = "linux"))]
+            let hidden = Err("this system has no mount namespaces");
+            if let Err(why) = hidden {
+                let home = home.display();
+                warn(&format!("the agent can read {home} and the keys in it: {why}"));
+            }
+        }
+        self.say.iter().for_each(|line| warn(line));
+        let Some((program, arguments)) = self.command.split_first() else { return ExitCode::from(2) };
+        let error = Command::new(program).args(arguments).exec();
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "capctl: error: cannot run {}: {error}", program.display());
+        // As shells say it.
+        ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
+    }
+}
+
+fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "capctl: warning: {line}");
+}
+
+#[cfg(target_os = "linux")]
+mod namespace {
+    use std::env;
+    use std::fs;
+    use std::io::Read as _;
+    use std::path::Path;
+    use std::process::{Command, ExitCode, Stdio};
+
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::{getegid, geteuid};
+
+    /// Puts an empty folder over `home` for this process and what it becomes.
+    pub(super) fn hide(home: &Path) -> Result<(), &'static str> {
+        let home = home.canonicalize().map_err(|_| "it cannot be found")?;
+        // A working directory stays what it was, also when something is mounted over its path.
+        let inside = env::current_dir().is_ok_and(|current| current.starts_with(&home));
+        let root = geteuid().is_root();
+        if root {
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|_| "this system forbids mount namespaces")?;
+        } else {
+            leave()?;
+        }
+        cover(&home)?;
+        if inside {
+            env::set_current_dir(&home).map_err(|_| "the working directory is in it")?;
+        }
+        if root { lock() } else { Ok(()) }
+    }
+
+    fn cover(home: &Path) -> Result<(), &'static str> {
+        let none = None::<&str>;
+        // What is mounted here stays here.
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .map_err(|_| "the mounts cannot be made private")?;
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("narrows"), home, Some("tmpfs"), flags, Some("mode=0555,size=4k"))
+            .map_err(|_| "nothing can be mounted over it")
+    }
+
+    const BOTH: CloneFlags = CloneFlags::CLONE_NEWUSER.union(CloneFlags::CLONE_NEWNS);
+
+    /// An ordinary user into namespaces of their own. Executing the command takes their powers there away again.
+    fn leave() -> Result<(), &'static str> {
+        let (user, group) = (geteuid(), getegid());
+        unshare(BOTH).map_err(|_| "this system forbids user namespaces")?;
+        fs::write("/proc/self/setgroups", "deny")
+            .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
+            .and_then(|()| fs::write("/proc/self/gid_map", format!("{group} {group} 1")))
+            .map_err(|_| "this system forbids user namespaces")
+    }
+
+    /// root into a second pair of namespaces, which inherits the mounts and may not undo them. All users of the machine
+    /// stay who they are, which only a process outside may say.
+    fn lock() -> Result<(), &'static str> {
+        const OPEN: &str = "it is hidden, but the agent is root and can undo that";
+        let mut mapper = mapper().map_err(|_| OPEN)?;
+        if unshare(BOTH).is_err() {
+            let _ = mapper.kill();
+            let _ = mapper.wait();
+            return Err(OPEN);
+        }
+        drop(mapper.stdin.take());
+        match mapper.wait() {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(OPEN),
+        }
+    }
+
+    fn mapper() -> std::io::Result<std::process::Child> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args([super::super::super::CHILD, "--map", &std::process::id().to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+
+    /// The helper: waits until standard input ends, then maps every user of this namespace into that of `pid`.
+    pub(super) fn map(pid: u32) -> ExitCode {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let own = |file: &str| fs::read_to_string(format!("/proc/self/{file}"));
+        let mapped = ["uid_map", "gid_map"].iter().try_for_each(|file| {
+            // Ours says how our users are called outside; the new one keeps our names.
+            let rows: Vec<String> = own(file)?
+                .lines()
+                .filter_map(|row| {
+                    let mut columns = row.split_whitespace();
+                    let (first, _, count) = (columns.next()?, columns.next()?, columns.next()?);
+                    Some(format!("{first} {first} {count}\n"))
+                })
+                .collect();
+            fs::write(format!("/proc/{pid}/{file}"), rows.concat())
+        });
+        if mapped.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

@@ -1,0 +1,6 @@
+//! The child of `capctl run`: its variables, the certificates it trusts, what it cannot see, and the signals it gets.
+
+pub(super) mod bundle;
+pub(super) mod environment;
+pub(super) mod hide;
+pub(super) mod signals;

@@ -1,0 +1,193 @@
+//! `capctl run`: a command behind a forwarder of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+
+use crate::config::{AUDIENCE_DEFAULT, Config};
+use crate::daemon::{Daemon, Serve, StartError};
+use crate::forward::{Forwarder, Parts, Upstream};
+use crate::service::Service;
+use crate::store::Home;
+
+use super::CHILD;
+use super::child::bundle::Bundle;
+use super::child::environment::{Environment, UNSET, bypassed};
+use super::child::signals::Signals;
+use super::failure::Failure;
+use super::holding::HoldingArgs;
+
+/// Run a command that holds a capability, never a key.
+///
+///   capctl run --allow 'github:read repo=acme/widgets' -- claude
+///
+/// The command gets proxy, certificate and placeholder variables; a forwarder on a loopback port proves for it that it
+/// holds the capability. Without --cap, a capability for 8 hours is made in memory from --allow.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Run {
+    #[command(flatten)]
+    holding: HoldingArgs,
+    /// The proxy: http://HOST:PORT or unix:PATH. Else the one that serves this home, else one inside this process
+    #[arg(long, value_name = "URL")]
+    proxy: Option<Upstream>,
+    /// The name that the proxy's configuration gives it
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        conceal();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.map_err(|error| Failure::of(&error))?.block_on(self.supervise(home))
+    }
+
+    async fn supervise(self, home: &Home) -> Result<ExitCode, Failure> {
+        let config = self.config(home)?;
+        let holding = self.holding.hold(home, config.as_ref(), "run", &self.rest())?;
+        let ready: Vec<&Service> = config.as_ref().map(|c| holding.ready_services(home, c)).unwrap_or_default();
+        let granted: Vec<&Service> = config.as_ref().map(|c| holding.services(c)).unwrap_or_default();
+        let say = self.warnings(home, &granted);
+        let ca_pem = fs::read_to_string(home.ca_certificate())
+            .map_err(|_| Failure::new(format!("{} cannot be read", home.ca_certificate().display())))
+            .map_err(|failure| failure.hint("capctl init".to_owned()))?;
+        let bundle = Bundle::write(&ca_pem, home.dir()).map_err(|error| Failure::of(&error))?;
+
+        let mut signals = Signals::catch().map_err(|error| Failure::of(&error))?;
+        let (upstream, embedded) = match self.proxy.clone() {
+            Some(proxy) => (proxy, None),
+            None => find_or_embed(home).await?,
+        };
+        let audience = self.audience.as_deref().or(config.as_ref().map(|config| &*config.audience));
+        let audience = Arc::from(audience.unwrap_or(AUDIENCE_DEFAULT));
+        let parts =
+            Parts { upstream, capability: holding.capability.clone(), key: holding.key, audience, notify: warn };
+        let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
+        let environment =
+            Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &ready };
+
+        let mut command = self.child(home, &say)?;
+        command.envs(environment.variables());
+        for name in UNSET {
+            command.env_remove(name);
+        }
+        let mut child = tokio::process::Command::from(command).spawn().map_err(|error| Failure::of(&error))?;
+        let pid = child.id().unwrap_or_default();
+        let ended = tokio::select! {
+            ended = child.wait() => ended,
+            () = signals.pass_to(pid) => child.wait().await,
+        };
+        forwarder.stop().await;
+        if let Some(daemon) = embedded {
+            daemon.stop().await;
+        }
+        Ok(exit_code(ended.map_err(|error| Failure::of(&error))?))
+    }
+
+    /// The command as it is typed after the grants.
+    fn rest(&self) -> String {
+        let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
+        format!(" -- {}", words.join(" "))
+    }
+
+    /// The home's configuration. A capability for another proxy needs none.
+    fn config(&self, home: &Home) -> Result<Option<Config>, Failure> {
+        match Config::load(home) {
+            Ok(config) => Ok(Some(config)),
+            Err(_) if self.proxy.is_some() && !home.config().exists() => Ok(None),
+            Err(_) if !home.config().exists() => {
+                let at = home.dir().display();
+                Err(Failure::new(format!("there is no home at {at}")).hint("capctl init".to_owned()))
+            }
+            Err(problems) => {
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                Err(Failure::new(first).hint("narrows --check lists every problem".to_owned()))
+            }
+        }
+    }
+
+    /// What a person should know before the command fills their screen.
+    fn warnings(&self, home: &Home, granted: &[&Service]) -> Vec<String> {
+        let mut say = Vec::new();
+        if let Some(key) = self.holding.exposed_key(home) {
+            let key = key.display();
+            say.push(format!("the agent can read the holder's key {key}: keep it in {}", home.dir().display()));
+        }
+        let mut passed: Vec<String> = ["NO_PROXY", "no_proxy"]
+            .iter()
+            .filter_map(std::env::var_os)
+            .flat_map(|inherited| bypassed(&inherited, granted))
+            .collect();
+        passed.dedup();
+        if !passed.is_empty() {
+            say.push(format!("NO_PROXY named {}: it is replaced for this command", passed.join(", ")));
+        }
+        say
+    }
+
+    /// This program again, which hides the home and then becomes the command.
+    fn child(&self, home: &Home, say: &[String]) -> Result<Command, Failure> {
+        let own = std::env::current_exe().map_err(|error| Failure::of(&error))?;
+        let mut command = Command::new(own);
+        command.arg(CHILD);
+        if home.dir().exists() {
+            command.arg("--hide").arg(home.dir());
+        }
+        for line in say {
+            command.arg("--say").arg(line);
+        }
+        command.arg("--").args(&self.command);
+        Ok(command)
+    }
+}
+
+/// Keeps other processes of this user, the command among them, from reading this one's memory.
+fn conceal() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+fn warn(line: &str) {
+    let _ = writeln!(io::stderr(), "capctl: warning: {line}");
+}
+
+/// The proxy that serves this home, or one that this process embeds for itself and for those that come later.
+async fn find_or_embed(home: &Home) -> Result<(Upstream, Option<Daemon>), Failure> {
+    let upstream = Upstream::Unix(home.socket());
+    if UnixStream::connect(home.socket()).await.is_ok() {
+        return Ok((upstream, None));
+    }
+    // Two that start at once must not both find the socket dead and replace it.
+    let _turn = turn(home).map_err(|error| Failure::of(&error))?;
+    if UnixStream::connect(home.socket()).await.is_ok() {
+        return Ok((upstream, None));
+    }
+    match Daemon::start(home, Serve::SocketOnly).await {
+        Ok(daemon) => Ok((upstream, Some(daemon))),
+        Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => Ok((upstream, None)),
+        Err(error) => Err(Failure::of(&error).hint(error.hint())),
+    }
+}
+
+fn turn(home: &Home) -> io::Result<File> {
+    let path: PathBuf = home.dir().join("narrows.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// The command's own status; 128 and the signal's number when one ended it, as shells have it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
