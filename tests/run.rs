@@ -185,3 +185,25 @@ fn a_no_proxy_that_names_a_granted_host_is_said_and_replaced() {
         assert!(!run(other).contains("NO_PROXY"), "{other}");
     }
 }
+
+#[test]
+fn env_prints_lines_that_a_shell_reads_back() {
+    let home = TestHome::new();
+    let script = "eval \"$(\"$0\" env --allow openai:read --proxy http://127.0.0.1:9)\" 2>/dev/null; env";
+    let mut command = home.capctl();
+    let shell = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_capctl")])
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .unwrap();
+    let shown = text(&shell.stdout);
+    let set: BTreeMap<&str, &str> = shown.lines().filter_map(|line| line.split_once('=')).collect();
+    assert!(set["https_proxy"].starts_with("http://cap:") && set["https_proxy"].ends_with("@127.0.0.1:9"));
+    assert!(fs::read_to_string(set["SSL_CERT_FILE"]).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(set["OPENAI_API_KEY"].starts_with("sk-"));
+
+    let output = command.args(["env", "--allow", "openai", "--ttl", "2h"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+}

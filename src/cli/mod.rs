@@ -1,6 +1,7 @@
 //! `capctl`: everything a person types, one file per verb.
 
 mod child;
+mod env;
 mod failure;
 mod holding;
 mod run;
@@ -29,6 +30,7 @@ struct Capctl {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Run),
+    Env(env::Env),
     #[command(name = CHILD, hide = true)]
     Child(child::hide::Become),
 }
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
     let Capctl { home, verb } = Capctl::parse();
     let done = Home::locate(home.as_deref()).map_err(failure::Failure::from).and_then(|home| match verb {
         Verb::Run(run) => run.run(&home),
+        Verb::Env(env) => env.run(&home),
         Verb::Child(child) => Ok(child.run()),
     });
     done.unwrap_or_else(failure::Failure::tell)
