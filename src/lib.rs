@@ -25,6 +25,7 @@ pub mod proxy;
 
 pub mod admin;
 pub mod daemon;
+
 pub mod forward;
 
 pub mod cli;

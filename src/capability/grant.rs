@@ -113,6 +113,8 @@ impl Grant {
 #[derive(Debug, Clone, Default)]
 pub struct ParamNames {
     services: BTreeMap<String, BTreeSet<String>>,
+    /// Service and param, where letter case means nothing: values are compared in lower case.
+    ignore_case: BTreeSet<(String, String)>,
     any: bool,
 }
 
@@ -136,6 +138,15 @@ impl ParamNames {
         I::Item: Into<String>,
     {
         self.services.entry(service.to_owned()).or_default().extend(params.into_iter().map(Into::into));
+    }
+
+    /// Says that a param's letter case means nothing to its service.
+    pub fn ignore_case(&mut self, service: &str, param: &str) {
+        self.ignore_case.insert((service.to_owned(), param.to_owned()));
+    }
+
+    fn folds(&self, service: &str, param: &str) -> bool {
+        self.ignore_case.contains(&(service.to_owned(), param.to_owned()))
     }
 
     /// Whether there is a service of that name.

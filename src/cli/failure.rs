@@ -1,26 +1,37 @@
 //! Why a command did not do what was asked, as it is told: `capctl: error: …`, then `capctl: hint: …`.
 
 use std::error::Error;
-use std::io::Write as _;
+use std::fmt::Display;
 use std::process::ExitCode;
+
+use crate::store::StoreError;
+
+use super::output::say;
+
+/// Something went wrong.
+pub(super) const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+/// The answer is no.
+pub(super) const DENIED: u8 = 3;
 
 /// A command's failure.
 #[derive(Debug)]
 pub(super) struct Failure {
-    code: u8,
+    status: u8,
     message: String,
     hints: Vec<String>,
 }
 
 impl Failure {
     /// What failed; exit status 1.
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into(), hints: Vec::new() }
+    pub(super) fn new(message: impl Display) -> Self {
+        Self { status: FAILED, message: message.to_string(), hints: Vec::new() }
     }
 
     /// What was typed wrong; exit status 2.
-    pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, ..Self::new(message) }
+    pub(super) fn usage(message: impl Display) -> Self {
+        Self { status: USAGE, ..Self::new(message) }
     }
 
     /// An error with its causes.
@@ -42,17 +53,17 @@ impl Failure {
 
     /// Tells it, and gives the exit status.
     pub(super) fn tell(self) -> ExitCode {
-        let mut stderr = std::io::stderr();
-        let _ = writeln!(stderr, "capctl: error: {}", self.message);
+        say(format_args!("capctl: error: {}", self.message));
         for hint in &self.hints {
-            let _ = writeln!(stderr, "capctl: hint: {hint}");
+            say(format_args!("capctl: hint: {hint}"));
         }
-        ExitCode::from(self.code)
+        ExitCode::from(self.status)
     }
 }
 
-impl From<crate::store::StoreError> for Failure {
-    fn from(error: crate::store::StoreError) -> Self {
-        Self::of(&error).hint(error.hint())
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let hint = error.hint();
+        Self::of(&error).hint(hint)
     }
 }

@@ -1,27 +1,52 @@
-//! `capctl`: everything a person types, one file per verb.
+//! `capctl`: everything a person types, one file for each verb.
+//!
+//! stdout is data, stderr is talk. A command says what it did and what to type next; one that fails says what and what
+//! to type. Exit status: 0 done, 1 failed, 2 wrong usage, 3 denied; `run` gives the command's own.
 
+mod attenuate;
+mod audit;
+mod capability;
 mod child;
+mod doctor;
 mod env;
+mod explain;
 mod failure;
 mod holding;
+mod init;
+mod inspect;
+mod key;
+mod manual;
+mod mint;
+mod output;
+mod prove;
+mod revoke;
 mod run;
+mod secret;
+mod service;
+mod terms;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::store::Home;
+use failure::Failure;
 
 /// The hidden verb that `run` starts: between it and the command.
 const CHILD: &str = "__child";
 
-/// Give an agent a capability, never a key.
+const EXAMPLES: &str = "Examples:
+  capctl init                                              a home: CA, root key, configuration
+  capctl service add github && capctl secret set github    an API and its key
+  capctl run --allow github:read -- claude                 an agent that holds no key";
+
+/// Gives AI agents capabilities, never keys.
 #[derive(Debug, Parser)]
-#[command(name = "capctl", version)]
+#[command(name = "capctl", version, before_help = EXAMPLES, max_term_width = 110)]
 struct Capctl {
-    /// The folder of everything; else NARROWS_HOME, else the platform's data folder
-    #[arg(long, value_name = "DIR", global = true)]
+    /// The folder that holds everything [default: $NARROWS_HOME, else the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -29,20 +54,57 @@ struct Capctl {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     Run(run::Run),
+    #[command(subcommand)]
+    Secret(secret::Verb),
+    #[command(subcommand)]
+    Service(service::Verb),
+    #[command(subcommand)]
+    Key(key::Verb),
+    Mint(mint::Args),
+    Attenuate(attenuate::Args),
+    Inspect(inspect::Args),
+    Explain(explain::Args),
+    Prove(prove::Args),
     Env(env::Env),
+    Revoke(revoke::Args),
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    Doctor(doctor::Args),
+    Completions(manual::Completions),
+    Man(manual::Man),
     #[command(name = CHILD, hide = true)]
     Child(child::hide::Become),
 }
 
-/// Does what the process's arguments say. Exit status 0 ok, 1 failed, 2 usage.
+/// Does what the process's arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Capctl { home, verb } = Capctl::parse();
-    let done = Home::locate(home.as_deref()).map_err(failure::Failure::from).and_then(|home| match verb {
-        Verb::Run(run) => run.run(&home),
-        Verb::Env(env) => env.run(&home),
-        Verb::Child(child) => Ok(child.run()),
-    });
-    done.unwrap_or_else(failure::Failure::tell)
+    Capctl::parse().run().unwrap_or_else(Failure::tell)
+}
+
+impl Capctl {
+    fn run(self) -> Result<ExitCode, Failure> {
+        let home = || Ok::<_, Failure>(Home::locate(self.home.as_deref())?);
+        match self.verb {
+            Verb::Init(args) => args.run(&home()?),
+            Verb::Run(run) => run.run(&home()?),
+            Verb::Secret(verb) => verb.run(&home()?),
+            Verb::Service(verb) => verb.run(&home()?),
+            Verb::Key(verb) => verb.run(),
+            Verb::Mint(args) => args.run(&home()?),
+            Verb::Attenuate(args) => args.run(home().ok().as_ref()),
+            Verb::Inspect(args) => args.run(),
+            Verb::Explain(args) => args.run(&home()?),
+            Verb::Prove(args) => args.run(home().ok().as_ref()),
+            Verb::Env(env) => env.run(&home()?),
+            Verb::Revoke(args) => args.run(&home()?),
+            Verb::Audit(verb) => verb.run(&home()?),
+            Verb::Doctor(args) => args.run(&home()?),
+            Verb::Completions(args) => Ok(args.run(Self::command())),
+            Verb::Man(args) => args.run(Self::command()),
+            Verb::Child(child) => Ok(child.run()),
+        }
+    }
 }

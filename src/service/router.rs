@@ -153,6 +153,9 @@ impl Router {
         let mut names = ParamNames::new();
         for service in &self.services {
             names.declare(&service.name, service.params());
+            for param in &service.ignore_case {
+                names.ignore_case(&service.name, param);
+            }
         }
         names
     }

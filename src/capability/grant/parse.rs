@@ -154,7 +154,11 @@ fn parse_column(word: &str, service: &str, names: &ParamNames) -> Result<Column,
         "approval" => Ok(Column::Approval(only(name, values, |key| {
             key.parse().map_err(|_: InvalidKey| "an approver is a public key, ed25519/<hex> or secp256r1/<hex>")
         })?)),
-        _ => Ok(Column::Param(name.to_owned(), each(name, values, parse_pattern)?)),
+        _ => {
+            let folds = names.folds(service, name);
+            let values = values.into_iter().map(|value| if folds { value.to_ascii_lowercase() } else { value });
+            Ok(Column::Param(name.to_owned(), each(name, values.collect(), parse_pattern)?))
+        }
     }
 }
 

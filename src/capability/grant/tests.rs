@@ -297,3 +297,12 @@ proptest! {
         let _ = Grant::parse(&text, &ParamNames::any());
     }
 }
+
+#[test]
+fn a_param_whose_case_means_nothing_is_compared_in_lower_case() {
+    let mut names = ParamNames::new();
+    names.declare("github", ["repo", "ref"]);
+    names.ignore_case("github", "repo");
+    let grant = Grant::parse("github:read repo=Acme/Widgets ref=Main", &names).unwrap();
+    assert_eq!(grant.to_string(), "github:read repo=acme/widgets ref=Main");
+}

@@ -1,0 +1,215 @@
+//! `capctl audit`: the journal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::audit::{Filter, Tail, recover, search, verify};
+use crate::clock::UnixSeconds;
+use crate::config::Config;
+use crate::store::Home;
+
+use super::failure::FAILED;
+use super::failure::Failure;
+use super::output::{print, print_json, say};
+use super::terms::moment;
+
+/// How often a followed journal is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Who did what, on whose behalf, by which chain: check the journal, follow it, look through it.
+#[derive(Debug, clap::Subcommand)]
+#[command(
+    before_help = "Examples:\n  capctl audit verify\n  capctl audit tail\n  capctl audit search --agent agent-1 --outcome denied --since 2026-01-15T00:00:00Z"
+)]
+pub(super) enum Verb {
+    /// Finds a line that was removed, changed or reordered; prints count and head of each chain
+    #[command(
+        before_help = "Examples:\n  capctl audit verify\n  capctl audit verify --head HASH        a head that you keep elsewhere shows a cut tail"
+    )]
+    Verify {
+        /// One file, instead of the home's journal
+        file: Option<PathBuf>,
+        /// The hash of a line that must be there
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the last lines and follows
+    #[command(before_help = "Examples:\n  capctl audit tail\n  capctl audit tail --lines 100 --no-follow")]
+    Tail {
+        /// So many lines first
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        lines: usize,
+        /// Ends after them
+        #[arg(long)]
+        no_follow: bool,
+        /// Whole lines, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the lines that match every filter
+    #[command(
+        before_help = "Example:\n  capctl audit search --user alice@example.com --service github --path /repos/acme"
+    )]
+    Search(Box<SearchArgs>),
+}
+
+/// Filters; all that are given must hold.
+#[derive(Debug, clap::Args)]
+pub(super) struct SearchArgs {
+    /// The person
+    #[arg(long)]
+    user: Option<String>,
+    /// An agent anywhere in the chain: its name, or its key
+    #[arg(long)]
+    agent: Option<String>,
+    /// The service
+    #[arg(long)]
+    service: Option<String>,
+    /// The operation
+    #[arg(long)]
+    operation: Option<String>,
+    /// allowed, denied, failed or aborted
+    #[arg(long, value_parser = ["allowed", "denied", "failed", "aborted"])]
+    outcome: Option<String>,
+    /// The code of a refusal
+    #[arg(long)]
+    code: Option<String>,
+    /// request, tunnel or auth
+    #[arg(long, value_parser = ["request", "tunnel", "auth"])]
+    event: Option<String>,
+    /// The host
+    #[arg(long)]
+    host: Option<String>,
+    /// This path, or below it
+    #[arg(long)]
+    path: Option<String>,
+    /// The request's id
+    #[arg(long)]
+    id: Option<String>,
+    /// Not before: 2026-01-15T00:00:00Z
+    #[arg(long, value_name = "T")]
+    since: Option<String>,
+    /// Before
+    #[arg(long, value_name = "T")]
+    until: Option<String>,
+    /// Anywhere in the line
+    text: Option<String>,
+    /// Whole lines, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verb {
+    pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        home.check()?;
+        let dir = Config::load(home).map_or_else(|_| home.audit_dir(), |config| config.journal_dir);
+        if !dir.exists() {
+            return Err(Failure::new(format_args!("there is no journal in {}", dir.display()))
+                .hint("it begins with the first request: capctl run --allow GRANT -- COMMAND".to_owned()));
+        }
+        // A process that died leaves its last lines to whoever looks next.
+        recover(&dir).map_err(|error| Failure::new(format_args!("{}: {error}", dir.display())))?;
+        match self {
+            Self::Verify { file, head, json } => check(&file.unwrap_or(dir), head.as_deref(), json),
+            Self::Tail { lines, no_follow, json } => tail(&dir, lines, !no_follow, json),
+            Self::Search(args) => args.run(&dir),
+        }
+    }
+}
+
+fn check(path: &std::path::Path, head: Option<&str>, as_json: bool) -> Result<ExitCode, Failure> {
+    let report = verify(path, head).map_err(|error| Failure::new(format_args!("{}: {error}", path.display())))?;
+    if as_json {
+        print_json(&serde_json::to_value(&report).map_err(|error| Failure::of(&error))?)?;
+    } else {
+        for chain in &report.chains {
+            print(format_args!("{}  {} lines  head {}", chain.chain, chain.lines, chain.head))?;
+        }
+        report.problems().for_each(say);
+    }
+    if report.is_sound() {
+        say(format_args!("{} lines, nothing removed, changed or reordered", report.lines()));
+        say("a cut tail shows only against a head kept elsewhere: capctl audit verify --head HASH");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if report.head_found == Some(false) {
+        say("capctl: error: no line has the hash given with --head: the tail was cut, or everything rewritten");
+    }
+    say("capctl: error: the journal was changed");
+    Ok(ExitCode::from(FAILED))
+}
+
+fn tail(dir: &std::path::Path, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format_args!("{}: {error}", dir.display()));
+    let mut tail = Tail::open(dir, lines).map_err(failed)?;
+    loop {
+        for line in tail.poll().map_err(failed)? {
+            show(&line, as_json)?;
+        }
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+impl SearchArgs {
+    fn run(self, dir: &std::path::Path) -> Result<ExitCode, Failure> {
+        let now = UnixSeconds::now();
+        let time = |text: Option<String>| text.map(|text| moment(&text, now)).transpose();
+        let filter = Filter {
+            user: self.user,
+            agent: self.agent,
+            service: self.service,
+            operation: self.operation,
+            outcome: self.outcome,
+            code: self.code,
+            event: self.event,
+            host: self.host,
+            id: self.id,
+            path: self.path,
+            since: time(self.since)?,
+            until: time(self.until)?,
+            text: self.text,
+        };
+        let mut found = 0_usize;
+        for line in search(dir, filter).map_err(|error| Failure::of(&error))? {
+            show(&line.map_err(|error| Failure::of(&error))?, self.json)?;
+            found += 1;
+        }
+        say(format_args!("{found} lines"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(line: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json { print(line) } else { print(summary(line)) }
+}
+
+/// One line for people: when, what became of it, who, by which chain, what.
+fn summary(line: &Value) -> String {
+    let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or("-");
+    let number = |name: &str| line.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let chain = line.get("chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names: Vec<String> =
+        chain.iter().filter_map(|hop| hop.get("name")?.as_str()).map(|name| format!(" > {name}")).collect();
+    let who = format!("{}{}", text("user"), names.concat());
+    let what = format!("{} {}{}", text("method"), text("host"), line.get("path").and_then(Value::as_str).unwrap_or(""));
+    let code = line.get("code").and_then(Value::as_str).map(|code| format!(" {code}")).unwrap_or_default();
+    let shown = format!(
+        "{} {:<7}{code} {} {who}  {what}  {}:{}",
+        text("time"),
+        text("outcome"),
+        number("status"),
+        text("service"),
+        text("operation")
+    );
+    // A label must not move a terminal's cursor.
+    shown.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect() } else { vec![c] }).collect()
+}

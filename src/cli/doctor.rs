@@ -1,0 +1,215 @@
+//! `capctl doctor`: is everything right on this machine, and what to type if not.
+
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode, Stdio};
+
+use serde_json::json;
+
+use crate::clock::UnixSeconds;
+use crate::config::{Config, Listen};
+use crate::net::leaf::LeafCache;
+use crate::request::Host;
+use crate::store::ca::Ca;
+use crate::store::{Home, SecretStore, keys, revoked};
+
+use super::failure::FAILED;
+use super::failure::Failure;
+use super::output::{print, print_json, say};
+
+/// 2024-01-01: a clock before this is not set.
+const CLOCK_MIN: UnixSeconds = UnixSeconds(1_704_067_200);
+
+/// Checks the home, its keys, the configuration and the machine; says for each what to type if it is wrong.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Example:\n  capctl doctor")]
+pub(super) struct Args {
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one look found.
+struct Finding {
+    what: &'static str,
+    state: State,
+    detail: String,
+    hint: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Note,
+    Wrong,
+}
+
+impl Finding {
+    fn good(what: &'static str, detail: impl Into<String>) -> Self {
+        Self { what, state: State::Good, detail: detail.into(), hint: None }
+    }
+
+    fn note(what: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what, state: State::Note, detail: detail.into(), hint: Some(hint.into()) }
+    }
+
+    fn wrong(what: &'static str, detail: impl Into<String>, hint: Option<String>) -> Self {
+        Self { what, state: State::Wrong, detail: detail.into(), hint }
+    }
+}
+
+impl Args {
+    pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let findings = look(home);
+        let sound = findings.iter().all(|finding| finding.state != State::Wrong);
+        if self.json {
+            let all = findings
+                .iter()
+                .map(|it| json!({ "check": it.what, "state": word(it.state), "detail": it.detail, "hint": it.hint }));
+            print_json(&json!({ "sound": sound, "checks": all.collect::<Vec<_>>() }))?;
+        } else {
+            for finding in &findings {
+                print(format_args!("{:<6} {:<14} {}", word(finding.state), finding.what, finding.detail))?;
+                if let Some(hint) = &finding.hint {
+                    print(format_args!("       {:<14} type: {hint}", ""))?;
+                }
+            }
+        }
+        if sound {
+            say("everything that is needed is right");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(ExitCode::from(FAILED))
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Good => "ok",
+        State::Note => "note",
+        State::Wrong => "wrong",
+    }
+}
+
+fn look(home: &Home) -> Vec<Finding> {
+    if let Err(error) = home.check() {
+        return vec![Finding::wrong("home", error.to_string(), error.hint().or(Some("capctl init".to_owned())))];
+    }
+    let mut findings = vec![Finding::good("home", home.dir().display().to_string()), clock(), ca(home), root(home)];
+    match Config::load(home) {
+        Ok(config) => {
+            findings.push(Finding::good("configuration", format!("{} services", config.services.services().len())));
+            findings.push(secrets(home, &config));
+            findings.push(listener(&config));
+        }
+        Err(problems) => {
+            findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
+        }
+    }
+    findings.push(revocations(home));
+    findings.push(served(home));
+    findings.push(curl());
+    findings
+}
+
+fn clock() -> Finding {
+    let now = UnixSeconds::now();
+    if now < CLOCK_MIN {
+        return Finding::wrong(
+            "clock",
+            format!("it says {now}"),
+            Some("set the clock: proofs and certificates carry times".to_owned()),
+        );
+    }
+    Finding::good("clock", now.to_string())
+}
+
+fn ca(home: &Home) -> Finding {
+    let ca = match Ca::load(home) {
+        Ok(ca) => ca,
+        Err(error) => {
+            return Finding::wrong("local CA", error.to_string(), error.hint().or(Some("capctl init".to_owned())));
+        }
+    };
+    let minted = LeafCache::new(ca.certificate_pem(), ca.key_pem()).and_then(|leaves| {
+        let host = Host::parse("narrows.invalid").map_err(|_| crate::net::leaf::LeafError::Random)?;
+        leaves.config(&host, UnixSeconds::now())
+    });
+    match minted {
+        Ok(_) => Finding::good("local CA", format!("signs; clients trust {}", home.ca_certificate().display())),
+        Err(error) => Finding::wrong(
+            "local CA",
+            error.to_string(),
+            Some("move ca.pem and ca.key away, then capctl init".to_owned()),
+        ),
+    }
+}
+
+fn root(home: &Home) -> Finding {
+    match keys::read_private(&home.root_key()) {
+        Ok(key) => Finding::good("root key", key.public().to_string()),
+        Err(error) => Finding::wrong("root key", error.to_string(), error.hint().or(Some("capctl init".to_owned()))),
+    }
+}
+
+fn secrets(home: &Home, config: &Config) -> Finding {
+    let store = SecretStore::new(home);
+    // Opening them all shows that the store's key is the right one.
+    let stored = match store.load() {
+        Ok(stored) => stored,
+        Err(error) => return Finding::wrong("secrets", error.to_string(), error.hint()),
+    };
+    let wanted = config.services.services().iter().filter_map(|service| service.credential());
+    let missing: Vec<String> = wanted.filter(|name| !stored.contains_key(*name)).map(ToString::to_string).collect();
+    match missing.first() {
+        None => Finding::good("secrets", format!("{} sealed, none missing", stored.len())),
+        Some(first) => Finding::wrong(
+            "secrets",
+            format!("missing: {}", missing.join(", ")),
+            Some(format!("capctl secret set {first}")),
+        ),
+    }
+}
+
+fn listener(config: &Config) -> Finding {
+    match &config.listen {
+        Listen::Tcp(address) => match std::net::TcpListener::bind(address) {
+            Ok(_) => Finding::good("listen", format!("{address} is free")),
+            Err(error) => Finding::note(
+                "listen",
+                format!("{address}: {error}"),
+                "if narrows serves there, all is well; else set another `listen`",
+            ),
+        },
+        Listen::Unix(path) => Finding::good("listen", format!("unix:{}", path.display())),
+    }
+}
+
+fn revocations(home: &Home) -> Finding {
+    let read = revoked::load(&home.revoked()).map_err(|error| error.to_string()).and_then(|lines| {
+        let read = crate::capability::Revocations::parse(lines.iter().map(String::as_str));
+        read.map_err(|error| error.to_string())
+    });
+    match read {
+        Ok(list) => Finding::good("revocations", format!("{} revoked", list.len())),
+        Err(error) => Finding::wrong("revocations", error, Some("mend that line of revoked.jsonl".to_owned())),
+    }
+}
+
+fn served(home: &Home) -> Finding {
+    match UnixStream::connect(home.socket()) {
+        Ok(_) => Finding::good("proxy", "one serves this home"),
+        Err(_) => Finding::note("proxy", "none serves this home now; capctl run embeds one", "narrows"),
+    }
+}
+
+fn curl() -> Finding {
+    let run = Command::new("curl").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match run {
+        Ok(status) if status.success() => Finding::good("curl", "there"),
+        _ => Finding::note(
+            "curl",
+            "not there; the demo uses a client of its own",
+            "install curl to try requests by hand",
+        ),
+    }
+}
