@@ -79,7 +79,8 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
 }
 
 async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Response<Reply> {
-    let asked = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+    // The whole request-target: of `https://host:443` the authority alone would be another target than was sent.
+    let asked = request.uri().to_string();
     let snapshot = outer.proxy.live.snapshot();
     let purpose = Purpose::Connect { target: &asked };
     let authenticated = match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
