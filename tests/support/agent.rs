@@ -1,8 +1,9 @@
 //! An agent that writes its bytes by hand: for what no well-behaved client sends, and to keep every byte that comes back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -156,6 +157,41 @@ impl<S: Read + Write> Wire<S> {
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
+    /// Closes our sending side where the transport can: the peer reads an end.
+    pub(crate) fn finish(&mut self)
+    where
+        S: Ends,
+    {
+        self.stream.end();
+    }
+
+    /// From now on a write that makes no progress for so long fails.
+    pub(crate) fn stall_after(&self, limit: Duration)
+    where
+        S: Ends,
+    {
+        self.stream.tcp().set_write_timeout(Some(limit)).unwrap();
+    }
+
+    /// How many of `bytes` one write took.
+    pub(crate) fn send_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.write(bytes).unwrap_or(0)
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    /// What comes up to the close, or one whole answer: for a peer that may do either.
+    #[track_caller]
+    pub(crate) fn rest_within_one_answer(&mut self) -> Vec<u8>
+    where
+        S: Ends,
+    {
+        self.finish();
+        self.rest()
+    }
+
     /// Reads until `end` is there, and returns what comes before it and `end` itself.
     #[track_caller]
     pub(crate) fn until(&mut self, end: &str) -> String {
@@ -237,6 +273,34 @@ impl<S: Read + Write> Wire<S> {
             }
             Err(_) => false,
         }
+    }
+}
+
+/// A transport whose sending side can be closed.
+pub(crate) trait Ends {
+    fn end(&mut self);
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Ends for TcpStream {
+    fn end(&mut self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Ends for Tls {
+    fn end(&mut self) {
+        self.conn.send_close_notify();
+        let _ = self.flush();
+        let _ = self.sock.shutdown(Shutdown::Write);
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        &self.sock
     }
 }
 

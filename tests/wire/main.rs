@@ -5,6 +5,7 @@
 mod authority;
 mod framing;
 mod h2;
+mod hostile;
 mod lifecycle;
 mod names;
 mod streams;
