@@ -68,7 +68,8 @@ impl StartError {
                 Some(format!("another process serves {at}: stop it, or set another `listen` in narrows.toml"))
             }
             Self::Leaf(_) => Some("capctl init makes a CA; capctl doctor says what is wrong with this one".to_owned()),
-            Self::Journal(_) | Self::Listen { .. } | Self::Watch(_) => None,
+            Self::Journal(error) => error.hint(),
+            Self::Listen { .. } | Self::Watch(_) => None,
         }
     }
 }

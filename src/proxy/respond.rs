@@ -7,6 +7,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 
 use super::body::Reply;
@@ -17,6 +18,8 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("narrows-reque
 /// RFC 9209.
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// gRPC over HTTP/2, "Percent-Encoded": everything outside 0x20 to 0x7e, and `%`.
+const GRPC_MESSAGE_SET: &AsciiSet = &CONTROLS.add(b'%');
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why a request is not served, and what its sender can do.
@@ -155,8 +158,7 @@ fn grpc(refusal: &Refusal) -> Response<Reply> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(refusal.status())));
-    let escaped = percent_encoding::utf8_percent_encode(&refusal.message(), percent_encoding::CONTROLS).to_string();
-    insert(headers, GRPC_MESSAGE, &escaped.replace('%', "%25"));
+    insert(headers, GRPC_MESSAGE, &utf8_percent_encode(&refusal.message(), GRPC_MESSAGE_SET).to_string());
     response
 }
 
