@@ -207,3 +207,52 @@ fn env_prints_lines_that_a_shell_reads_back() {
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn the_first_command_serves_those_that_come_later() {
+    let home = TestHome::new();
+    let script = "echo ready; read -r line";
+    let mut first = home.capctl();
+    first.args(["run", "--allow", "acme", "--", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut first = first.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    assert!(home.home.socket().exists(), "the first one owns the socket");
+    assert!(home.run(&["--allow", "acme"], &["true"]).status.success());
+    assert!(home.home.socket().exists(), "and keeps it when a later one ends");
+    drop(first.stdin.take());
+    first.wait().unwrap();
+    assert!(!home.home.socket().exists());
+}
+
+#[test]
+fn a_capability_from_files_is_narrowed_by_allow_and_its_key_is_warned_about() {
+    let home = TestHome::new();
+    let key = keys::generate(narrows::capability::Algorithm::Ed25519).unwrap();
+    let root = keys::read_private(&home.home.root_key()).unwrap();
+    let block = narrows::capability::AuthorityBlock {
+        holder: *key.public(),
+        user: None,
+        rights: vec![("acme".to_owned(), "*".to_owned())],
+        caveats: Vec::new(),
+        budgets: Vec::new(),
+        rates: Vec::new(),
+    };
+    let capability = narrows::capability::mint(&root, 1, &block, [7; 32]).unwrap();
+    let (cap_file, key_file) = (home.folder.path().join("a.cap"), home.folder.path().join("a.key"));
+    fs::write(&cap_file, capability.to_text()).unwrap();
+    fs::set_permissions(&cap_file, fs::Permissions::from_mode(0o600)).unwrap();
+    keys::write_private(&key_file, &key).unwrap();
+    let (cap, key) = (cap_file.to_str().unwrap(), key_file.to_str().unwrap());
+
+    let output = home.run(&["--cap", cap, "--key", key, "--allow", "acme:read"], &["true"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the agent can read the holder's key"), "{}", text(&output.stderr));
+
+    let other = home.folder.path().join("b.key");
+    keys::write_private(&other, &keys::generate(narrows::capability::Algorithm::Ed25519).unwrap()).unwrap();
+    let wrong = home.run(&["--cap", cap, "--key", other.to_str().unwrap()], &["true"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(home.run(&["--cap", cap], &["true"]).status.code(), Some(2), "a capability needs its key");
+}

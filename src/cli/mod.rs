@@ -7,6 +7,7 @@ mod attenuate;
 mod audit;
 mod capability;
 mod child;
+mod demo;
 mod doctor;
 mod env;
 mod explain;
@@ -55,6 +56,7 @@ struct Capctl {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::Args),
+    Demo(demo::Demo),
     Run(run::Run),
     #[command(subcommand)]
     Secret(secret::Verb),
@@ -89,6 +91,7 @@ impl Capctl {
         let home = || Ok::<_, Failure>(Home::locate(self.home.as_deref())?);
         match self.verb {
             Verb::Init(args) => args.run(&home()?),
+            Verb::Demo(demo) => demo.run(),
             Verb::Run(run) => run.run(&home()?),
             Verb::Secret(verb) => verb.run(&home()?),
             Verb::Service(verb) => verb.run(&home()?),
