@@ -130,8 +130,14 @@ impl Agent {
     async fn new(plays: Vec<Play>) -> Self {
         let proxy = Proxy::start(plays).await;
         let (key, capability) = holder();
-        let parts =
-            Parts { upstream: proxy.address.into(), capability, key, audience: Arc::from("local"), notify: |_| {} };
+        let parts = Parts {
+            upstream: proxy.address.into(),
+            capability,
+            key,
+            audience: Arc::from("local"),
+            revival: None,
+            notify: |_| {},
+        };
         let forwarder = Forwarder::start(parts).await.unwrap();
         let userinfo = forwarder.url().strip_prefix("http://").unwrap().split('@').next().unwrap();
         let basic = format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(userinfo));
@@ -352,4 +358,36 @@ async fn stopping_ends_open_tunnels() {
     agent.forwarder.stop().await;
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the tunnel ends");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_gone_is_asked_for_and_dialled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("narrows.sock");
+    let (key, capability) = holder();
+    let (revival, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<()>>(1);
+    let parts = Parts {
+        upstream: format!("unix:{}", path.display()).parse().unwrap(),
+        capability,
+        key,
+        audience: Arc::from("local"),
+        revival: Some(revival),
+        notify: |_| {},
+    };
+    let forwarder = Forwarder::start(parts).await.unwrap();
+    let back = tokio::spawn(async move {
+        let tried = asked.recv().await.unwrap();
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tried.send(()).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        head(&mut stream).await;
+        stream.write_all(OPENED.as_bytes()).await.unwrap();
+    });
+    let userinfo = forwarder.url().strip_prefix("http://").unwrap().split('@').next().unwrap();
+    let basic = BASE64_STANDARD.encode(userinfo);
+    let mut stream = TcpStream::connect(forwarder.address()).await.unwrap();
+    let connect = format!("CONNECT {HOST} HTTP/1.1\r\nHost: {HOST}\r\nProxy-Authorization: Basic {basic}\r\n\r\n");
+    stream.write_all(connect.as_bytes()).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    back.await.unwrap();
 }

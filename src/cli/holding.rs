@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{User, geteuid};
 
 use crate::capability::{
-    Algorithm, AuthorityBlock, Capability, Chain, Grant, Limits, NarrowingBlock, PrivateKey, expires_at,
+    Algorithm, AuthorityBlock, Capability, Chain, Grant, NarrowingBlock, ParamNames, PrivateKey, expires_at,
     grants_to_check, mint, narrow, rights_of,
 };
 use crate::clock::UnixSeconds;
 use crate::config::Config;
 use crate::service::{Service, WEB};
-use crate::store::{Home, SecretStore, keys, private, random};
+use crate::store::{Home, SecretStore, keys, random};
 
+use super::capability::chain;
 use super::failure::Failure;
+use super::terms::grants;
 
 /// An ephemeral capability lives for a working day.
 const EPHEMERAL_S: u64 = 8 * 3600;
@@ -48,18 +50,14 @@ impl HoldingArgs {
         verb: &str,
         rest: &str,
     ) -> Result<Holding, Failure> {
-        let names = config.map(|config| config.services.param_names()).unwrap_or_default();
-        let grants: Vec<Grant> = self
-            .allow
-            .iter()
-            .map(|text| Grant::parse(text, &names).map_err(|error| Failure::usage(format!("--allow {text}: {error}"))))
-            .collect::<Result<_, _>>()?;
+        let names = config.map_or_else(ParamNames::any, |config| config.services.param_names());
+        let grants = grants(&self.allow, &names)?;
         let (capability, key) = match (&self.cap, &self.key) {
             (Some(capability), Some(key)) => from_files(capability, key, &grants)?,
             _ if grants.is_empty() => return Err(nothing_granted(config, verb, rest)),
             _ => ephemeral(home, config, &grants)?,
         };
-        let chain = Chain::read(&capability, &Limits::default()).map_err(|error| Failure::of(&error))?;
+        let chain = chain(&capability)?;
         if chain.holder() != key.public() {
             let holder = chain.holder();
             return Err(Failure::new(format!("the key is not that of the capability's holder, {holder}")));
@@ -93,10 +91,7 @@ impl Holding {
 
 fn from_files(capability: &Path, key: &Path, grants: &[Grant]) -> Result<(Capability, PrivateKey), Failure> {
     let key = keys::read_private(key)?;
-    let bytes = private::read(capability)?;
-    let text = str::from_utf8(&bytes).unwrap_or_default();
-    let read = Capability::from_text(text.trim())
-        .map_err(|error| Failure::new(format!("{}: {error}", capability.display())))?;
+    let read = super::capability::read(capability)?;
     let Some(check) = check_of(grants)? else { return Ok((read, key)) };
     let block = NarrowingBlock { caveats: vec![check], budgets: Vec::new(), rates: Vec::new() };
     let narrowed = narrow(&read, &block, random::bytes()?).map_err(|error| Failure::of(&error))?;

@@ -9,10 +9,11 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{AUDIENCE_DEFAULT, Config};
 use crate::daemon::{Daemon, Serve, StartError};
-use crate::forward::{Forwarder, Parts, Upstream};
+use crate::forward::{Forwarder, Parts, Revival, Upstream};
 use crate::service::Service;
 use crate::store::Home;
 
@@ -64,14 +65,21 @@ impl Run {
         let bundle = Bundle::write(&ca_pem, home.dir()).map_err(|error| Failure::of(&error))?;
 
         let mut signals = Signals::catch().map_err(|error| Failure::of(&error))?;
-        let (upstream, embedded) = match self.proxy.clone() {
+        let (upstream, keeper) = match self.proxy.clone() {
             Some(proxy) => (proxy, None),
-            None => find_or_embed(home).await?,
+            None => (Upstream::Unix(home.socket()), Some(Keeper::start(home).await?)),
         };
         let audience = self.audience.as_deref().or(config.as_ref().map(|config| &*config.audience));
         let audience = Arc::from(audience.unwrap_or(AUDIENCE_DEFAULT));
-        let parts =
-            Parts { upstream, capability: holding.capability.clone(), key: holding.key, audience, notify: warn };
+        let revival = keeper.as_ref().map(Keeper::revival);
+        let parts = Parts {
+            upstream,
+            capability: holding.capability.clone(),
+            key: holding.key,
+            audience,
+            revival,
+            notify: warn,
+        };
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
         let environment =
             Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &ready };
@@ -88,8 +96,8 @@ impl Run {
             () = signals.pass_to(pid) => child.wait().await,
         };
         forwarder.stop().await;
-        if let Some(daemon) = embedded {
-            daemon.stop().await;
+        if let Some(keeper) = keeper {
+            keeper.stop().await;
         }
         Ok(exit_code(ended.map_err(|error| Failure::of(&error))?))
     }
@@ -161,20 +169,67 @@ fn warn(line: &str) {
     let _ = writeln!(io::stderr(), "capctl: warning: {line}");
 }
 
-/// The proxy that serves this home, or one that this process embeds for itself and for those that come later.
-async fn find_or_embed(home: &Home) -> Result<(Upstream, Option<Daemon>), Failure> {
-    let upstream = Upstream::Unix(home.socket());
+/// Sees to it that a proxy serves the home, for this process and for those that come later.
+///
+/// The first `capctl run` embeds the proxy; when it ends before the others, the next to notice takes its place.
+struct Keeper {
+    revival: Revival,
+    task: tokio::task::JoinHandle<Vec<Daemon>>,
+    enough: oneshot::Sender<()>,
+}
+
+impl Keeper {
+    async fn start(home: &Home) -> Result<Self, Failure> {
+        let first = find_or_embed(home).await?;
+        // One waits while another is brought back; more wait to send.
+        let (revival, mut asked) = mpsc::channel::<oneshot::Sender<()>>(1);
+        let (enough, mut ended) = oneshot::channel();
+        let home = home.clone();
+        let task = tokio::spawn(async move {
+            let mut daemons: Vec<Daemon> = first.into_iter().collect();
+            loop {
+                let tried = tokio::select! {
+                    tried = asked.recv() => tried,
+                    _ = &mut ended => None,
+                };
+                let Some(tried) = tried else { return daemons };
+                match find_or_embed(&home).await {
+                    Ok(found) => daemons.extend(found),
+                    Err(failure) => warn(&failure.to_string()),
+                }
+                let _ = tried.send(());
+            }
+        });
+        Ok(Self { revival, task, enough })
+    }
+
+    fn revival(&self) -> Revival {
+        self.revival.clone()
+    }
+
+    async fn stop(self) {
+        let _ = self.enough.send(());
+        for daemon in self.task.await.unwrap_or_default() {
+            daemon.stop().await;
+        }
+    }
+}
+
+/// A proxy of our own, unless one serves this home already.
+async fn find_or_embed(home: &Home) -> Result<Option<Daemon>, Failure> {
     if UnixStream::connect(home.socket()).await.is_ok() {
-        return Ok((upstream, None));
+        return Ok(None);
     }
     // Two that start at once must not both find the socket dead and replace it.
-    let _turn = turn(home).map_err(|error| Failure::of(&error))?;
+    let lock = home.clone();
+    let turn = tokio::task::spawn_blocking(move || turn(&lock)).await;
+    let _turn = turn.map_err(|error| Failure::of(&error))?.map_err(|error| Failure::of(&error))?;
     if UnixStream::connect(home.socket()).await.is_ok() {
-        return Ok((upstream, None));
+        return Ok(None);
     }
     match Daemon::start(home, Serve::SocketOnly).await {
-        Ok(daemon) => Ok((upstream, Some(daemon))),
-        Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => Ok((upstream, None)),
+        Ok(daemon) => Ok(Some(daemon)),
+        Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => Ok(None),
         Err(error) => Err(Failure::of(&error).hint(error.hint())),
     }
 }

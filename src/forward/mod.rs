@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::capability::{Capability, PrivateKey, SealError};
 use crate::proxy::Drain;
@@ -35,6 +36,9 @@ pub use upstream::{ParseUpstreamError, Upstream};
 /// When the command has ended, what it left open gets this long.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
+/// How a forwarder asks whoever started it to bring the proxy back. The answer says that it was tried.
+pub type Revival = mpsc::Sender<oneshot::Sender<()>>;
+
 /// What a forwarder is made of.
 pub struct Parts {
     /// The proxy.
@@ -45,6 +49,8 @@ pub struct Parts {
     pub key: PrivateKey,
     /// The proxy's configured name, never learned from the proxy.
     pub audience: Arc<str>,
+    /// Whom to ask when the proxy is gone; it is then dialled once more.
+    pub revival: Option<Revival>,
     /// Tells a person what they should know: a clock that is wrong, a proxy that is gone.
     pub notify: fn(&str),
 }
@@ -94,7 +100,7 @@ impl Forwarder {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { upstream, capability, key, audience, notify } = parts;
+        let Parts { upstream, capability, key, audience, revival, notify } = parts;
         let prover = Prover::new(&capability, key, audience).map_err(StartError::Capability)?;
         let password = Password::generate()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(StartError::Listen)?;
@@ -105,7 +111,7 @@ impl Forwarder {
             own_port: address.port(),
             password,
             prover,
-            dialled: Dialled::new(upstream),
+            dialled: Dialled::new(upstream, revival),
             drain: drain.clone(),
             notify,
         };

@@ -12,14 +12,17 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Shared;
+use super::{Revival, Shared};
 use crate::net::listener::Stream;
 use crate::request::Target;
 
 /// Connecting to the proxy takes at most this long.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
+/// A proxy that is gone is back within this, or stays gone.
+const REVIVE_WITHIN: Duration = Duration::from_secs(10);
 /// A proxy's answer to a CONNECT is there within this: it may dial an upstream first (a plain tunnel).
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(45);
 /// The head of an answer to a request is there within this. Models think for minutes; the proxy gives up first.
@@ -76,6 +79,7 @@ impl From<SocketAddr> for Upstream {
 /// The upstream and what is known about it.
 pub(super) struct Dialled {
     upstream: Upstream,
+    revival: Option<Revival>,
 }
 
 /// The proxy does not answer, or not in time.
@@ -87,8 +91,8 @@ pub(super) enum Unanswered {
 }
 
 impl Dialled {
-    pub(super) const fn new(upstream: Upstream) -> Self {
-        Self { upstream }
+    pub(super) const fn new(upstream: Upstream, revival: Option<Revival>) -> Self {
+        Self { upstream, revival }
     }
 
     pub(super) const fn upstream(&self) -> &Upstream {
@@ -113,7 +117,21 @@ impl Dialled {
         }
     }
 
+    /// A connection to the proxy, which is brought back first if it is gone and somebody can.
     async fn dial(&self) -> io::Result<Stream> {
+        match (self.connect().await, &self.revival) {
+            (Err(_), Some(revival)) => {
+                let (tried, answer) = oneshot::channel();
+                if revival.send(tried).await.is_ok() {
+                    let _ = timeout(REVIVE_WITHIN, answer).await;
+                }
+                self.connect().await
+            }
+            (connected, _) => connected,
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
         match &self.upstream {
             Upstream::Tcp(target) => {
                 let stream = match target.host.address() {
@@ -147,7 +165,7 @@ where
     B: Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = match timeout(DIAL_WITHIN, shared.dialled.dial()).await {
+    let stream = match timeout(DIAL_WITHIN + REVIVE_WITHIN, shared.dialled.dial()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, upstream = %shared.dialled.upstream(), "the proxy does not answer");
@@ -188,7 +206,7 @@ mod tests {
 
     #[test]
     fn knows_the_proxy_under_its_other_names() {
-        let proxy = Dialled::new("127.0.0.1:7080".parse().expect("an address"));
+        let proxy = Dialled::new("127.0.0.1:7080".parse().expect("an address"), None);
         let target = |text| Target::parse(text).expect("a target");
         for text in ["127.0.0.1:7080", "localhost:7080", "127.9.9.9:7080", "[::1]:7080", "0.0.0.0:7080"] {
             assert!(proxy.is(&target(text)), "{text}");
