@@ -64,7 +64,7 @@ fn a_denial_is_read_by_who_reads_curl() {
 fn what_the_agent_sends_in_the_secrets_place_never_arrives() {
     let Some(curl) = curl("curl_foreign_credential") else { return };
     let world = World::new(Alpn::Both);
-    let mut command = world.under(Carrier::Presentation, &curl);
+    let mut command = world.under(Carrier::Run, &curl);
     command.args(QUIET).args(["-H", "Authorization: Bearer mine", "-H", "Cookie: me=1", "-H", "X-Api-Key: mine"]);
     run(command.arg("https://api.acme.test/v1/items"), b"").succeeded().says(MARKER);
     world.saw_bearer(0, "/v1/items");
@@ -83,7 +83,7 @@ fn large_bodies_pass_both_ways() {
         std::fs::write(&up, pattern(0, SIZE)).unwrap();
         for flag in ["--http1.1", "--http2"] {
             let transfer = |arguments: &[&str]| {
-                run(world.under(Carrier::Presentation, &curl).args(QUIET).arg(flag).args(arguments), b"").succeeded()
+                run(world.under(Carrier::Run, &curl).args(QUIET).arg(flag).args(arguments), b"").succeeded()
             };
             for path in ["bytes", "chunked"] {
                 let to = down.display().to_string();

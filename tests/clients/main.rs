@@ -1,4 +1,4 @@
-//! The real daemon under real clients. Each must show three things: the origin saw the real secret in its place, the
+//! The real daemon under real clients, by both carriers. Each must show three things: the origin saw the real secret in its place, the
 //! client never did, and a denial reaches the person who reads the client's output.
 //!
 //! A client that is not on the machine is skipped with one line, or fails where `NARROWS_REQUIRE_CLIENTS=1` promised it.
@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+mod carrier;
 mod curl;
 mod git;
 mod node;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::ca::Alpn;
-use support::client::{Ran, clean, run};
+use support::client::{Ran, run};
 use support::daemon::{Daemon, Holder, TestEnv};
 use support::origin::Origin;
 
@@ -43,35 +44,13 @@ const NAMES: [&str; 7] = [
 /// How a client gets its proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carrier {
-    /// Variables that hold a presentation, as `capctl env` prints them.
-    Presentation,
+    /// `capctl run -- CLIENT`: a forwarder proves possession on each CONNECT.
+    Run,
+    /// `eval "$(capctl env)"; CLIENT`: the variables hold a presentation.
+    Env,
 }
 
-pub(crate) const CARRIERS: [Carrier; 1] = [Carrier::Presentation];
-
-/// Each client reads another one, in another case.
-const PROXY_VARIABLES: [&str; 7] =
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "grpc_proxy"];
-
-const CA_VARIABLES: [&str; 9] = [
-    "SSL_CERT_FILE",
-    "CURL_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "PIP_CERT",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "npm_config_cafile",
-    "NODE_EXTRA_CA_CERTS",
-    "AWS_CA_BUNDLE",
-];
-
-/// What else makes a client use its proxy, or send anything at all where its credential belongs.
-const OTHER_VARIABLES: [(&str, &str); 4] = [
-    ("NODE_USE_ENV_PROXY", "1"),
-    ("GIT_HTTP_PROXY_AUTHMETHOD", "basic"),
-    ("OPENAI_API_KEY", "sk-agents-own"),
-    ("ANTHROPIC_API_KEY", "sk-ant-agents-own"),
-];
+pub(crate) const CARRIERS: [Carrier; 2] = [Carrier::Run, Carrier::Env];
 
 /// One origin, one running proxy, one holder.
 pub(crate) struct World {
@@ -101,17 +80,25 @@ impl World {
 
     /// `program` under a carrier; arguments and variables that are added go to the program.
     pub(crate) fn under(&self, carrier: Carrier, program: &Path) -> Command {
-        match carrier {
-            Carrier::Presentation => {
-                let mut command = clean(program);
-                command.env("HOME", self.env.file("")).env("USER", "tester");
-                let proxy = self.daemon.proxy_url(&self.holder.presentation());
-                command.envs(PROXY_VARIABLES.map(|name| (name, &proxy)));
-                command.envs(CA_VARIABLES.map(|name| (name, self.env.home().join("ca.pem"))));
-                command.envs(OTHER_VARIABLES);
+        let mut command = match carrier {
+            Carrier::Run => {
+                let mut command = self.env.command();
+                command.arg("run").arg("--cap").arg(&self.holder.capability).arg("--key").arg(&self.holder.key);
+                command.arg("--");
                 command
             }
-        }
+            Carrier::Env => {
+                let mut command = self.env.shell(
+                    "variables=$(\"$CAPCTL\" env --proxy \"$AT\" --cap \"$CAP\" --key \"$KEY\") || exit 9
+                    eval \"$variables\"; exec \"$@\"",
+                );
+                command.env("CAPCTL", env!("CARGO_BIN_EXE_capctl")).env("AT", format!("http://{}", self.daemon.addr));
+                command.env("CAP", &self.holder.capability).env("KEY", &self.holder.key);
+                command
+            }
+        };
+        command.arg(program);
+        command
     }
 
     /// Checks one client with both carriers. `prepare` adds what the client needs before the method and the URL.

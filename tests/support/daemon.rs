@@ -127,7 +127,18 @@ impl TestEnv {
 
     /// A `capctl` on this home, not yet run.
     pub(crate) fn command(&self) -> Command {
-        let mut command = clean(Path::new(env!("CARGO_BIN_EXE_capctl")));
+        self.on_this_home(Path::new(env!("CARGO_BIN_EXE_capctl")))
+    }
+
+    /// A shell on this home; what is added to its arguments is `"$@"`.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = self.on_this_home(Path::new("/bin/sh"));
+        command.args(["-c", script, "sh"]);
+        command
+    }
+
+    fn on_this_home(&self, program: &Path) -> Command {
+        let mut command = clean(program);
         command.env("NARROWS_HOME", self.home()).env("HOME", self.dir.path()).env("USER", "tester");
         command
     }
