@@ -142,9 +142,9 @@ pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// One side of a connection, read as HTTP/1 where a test wants that.
 #[derive(Debug)]
 pub(crate) struct Wire<S> {
-    stream: S,
+    pub(crate) stream: S,
     /// Read, and not yet asked for.
-    ahead: Vec<u8>,
+    pub(crate) ahead: Vec<u8>,
 }
 
 impl<S: Read + Write> Wire<S> {

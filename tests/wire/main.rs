@@ -8,6 +8,7 @@ mod h2;
 mod hostile;
 mod lifecycle;
 mod names;
+mod plain;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
@@ -57,7 +58,7 @@ impl World<RawOrigin> {
 }
 
 impl<O> World<O> {
-    fn started(env: TestEnv, origin: O, allow: &[&str]) -> Self {
+    pub(crate) fn started(env: TestEnv, origin: O, allow: &[&str]) -> Self {
         let daemon = env.start();
         let holder = env.mint("holder", allow);
         let agent = Agent::new(&env, &daemon, Some(&holder.presentation()));
