@@ -53,6 +53,20 @@ fn the_commands_environment_holds_neither_secret_nor_capability() {
     ran.never_says(SECRET).never_says("ed25519-private");
 }
 
+#[test]
+fn an_absolute_form_request_is_proved_by_itself() {
+    let (mut env, _origin) = acme();
+    let plain = Origin::http();
+    plain.put("/news", "text/plain", "rain");
+    env.dial_at("plain.acme.test:80", plain.addr);
+    env.service("name = \"plain\"\nhosts = [\"http://plain.acme.test\"]");
+    env.write_config();
+    let ran = run(&env, &["--allow", "plain:read"], "curl -q -sS http://plain.acme.test/news").succeeded();
+    assert_eq!(ran.stdout, "rain", "{ran:?}");
+    assert_eq!(plain.only().header("proxy-authorization"), None);
+    assert_eq!(env.journal_line(|line| line["service"] == "plain")["proof"], "request");
+}
+
 /// A command that does one request for each line that it is told.
 struct Asking {
     child: Child,

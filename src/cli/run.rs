@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,9 @@ use super::child::environment::{Environment, UNSET, bypassed};
 use super::child::signals::Signals;
 use super::failure::Failure;
 use super::holding::HoldingArgs;
+
+/// So long a command may be waited for without a word.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Run a command that holds a capability, never a key.
 ///
@@ -97,7 +101,7 @@ impl Run {
         };
         forwarder.stop().await;
         if let Some(keeper) = keeper {
-            keeper.stop().await;
+            keeper.stop(&mut signals).await;
         }
         Ok(exit_code(ended.map_err(|error| Failure::of(&error))?))
     }
@@ -207,10 +211,23 @@ impl Keeper {
         self.revival.clone()
     }
 
-    async fn stop(self) {
+    /// Lets the requests of other commands end, unless the person at the terminal is tired of it.
+    async fn stop(self, signals: &mut Signals) {
         let _ = self.enough.send(());
-        for daemon in self.task.await.unwrap_or_default() {
-            daemon.stop().await;
+        let daemons = self.task.await.unwrap_or_default();
+        let stopped = async {
+            for daemon in daemons {
+                daemon.stop().await;
+            }
+        };
+        let patience = async {
+            tokio::time::sleep(SILENT_FOR).await;
+            warn("other commands still use this one's proxy: waiting for their requests (Ctrl-C ends that)");
+            signals.any().await;
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = patience => {}
         }
     }
 }

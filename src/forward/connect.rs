@@ -82,7 +82,9 @@ pub(super) fn again(shared: &Shared, proved: &prover::Proved, headers: &header::
         Corrected::Not { ahead_s } => {
             let direction = if ahead_s < 0 { "behind" } else { "ahead of" };
             let skew = format!("the proxy's clock is {} s {direction} this machine's", ahead_s.unsigned_abs());
-            (shared.notify)(&skew);
+            if shared.prover.is_news() {
+                (shared.notify)(&skew);
+            }
             Err(Refusal::challenged(code, Some(skew)))
         }
     }

@@ -1,7 +1,7 @@
 //! The prover: holds the key, and makes the value of `Proxy-Authorization` for one request at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -25,6 +25,8 @@ pub(super) struct Prover {
     audience: Arc<str>,
     /// Seconds added to the system's clock; set once at most.
     shift_s: AtomicI64,
+    /// A person has been told of a clock that cannot be corrected.
+    told: AtomicBool,
 }
 
 /// A value of `Proxy-Authorization`, and by which clock it was made.
@@ -50,7 +52,14 @@ impl Prover {
             Err(error) => return Err(error),
         };
         let prefix = format!("{SCHEME} {}.", sealed.to_text());
-        Ok(Self { key, prefix, sha256: sealed.sha256(), audience, shift_s: AtomicI64::new(UNSHIFTED) })
+        Ok(Self {
+            key,
+            prefix,
+            sha256: sealed.sha256(),
+            audience,
+            shift_s: AtomicI64::new(UNSHIFTED),
+            told: AtomicBool::new(false),
+        })
     }
 
     /// A fresh proof for this purpose. `None` when the system gives no randomness or the key cannot sign.
@@ -64,6 +73,11 @@ impl Prover {
         let mut value = HeaderValue::try_from(text).ok()?;
         value.set_sensitive(true);
         Some(Proved { value, shift_s })
+    }
+
+    /// True once: a client that tries again and again must not fill the screen.
+    pub(super) fn is_news(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// How far apart the clocks are, with nothing corrected: a proxy on a wire is not believed.

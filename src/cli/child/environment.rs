@@ -1,5 +1,5 @@
 //! The variables that make common clients use the proxy and trust the local CA. Each spelling is read by some client
-//! that reads no other (`docs/clients.md`).
+//! that reads no other (`docs/run.md`).
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -46,6 +46,11 @@ impl Signals {
         }
     }
 
+    /// Ends with the next signal that is meant to end something; only a resized window is not.
+    pub(in crate::cli) async fn any(&mut self) {
+        while PASSED.get(self.next().await) == Some(&Signal::SIGWINCH) {}
+    }
+
     /// The place in [`PASSED`] of the next signal.
     async fn next(&mut self) -> usize {
         std::future::poll_fn(|cx| {
