@@ -13,6 +13,7 @@ use narrows::credential::Secret;
 
 use support::agent::Agent;
 use support::ca::Alpn;
+use support::client::run;
 use support::daemon::TestEnv;
 use support::origin::Origin;
 use support::raw::{RawOrigin, Step};
@@ -219,4 +220,40 @@ fn origin_saw_it_all(origin: &Origin) {
     let path = &saw("query.acme.test").path;
     assert_eq!(Canary::new(SECRET.as_bytes()).found_in(path.as_bytes()), Some("query, space as %20"), "{path}");
     assert!(!path.contains("agents-own"), "{path}");
+}
+#[test]
+fn no_command_shows_it() {
+    let canary = Canary::new(SECRET.as_bytes());
+    let mut env = TestEnv::by_capctl();
+    let origin = Origin::https(&env.ca, &["api.acme.test"], Alpn::Both);
+    env.acme("not-yet-the-secret", &origin);
+    env.secret_by_capctl("acme-key", SECRET);
+    let _daemon = env.start();
+    let holder = env.mint_by_capctl("holder", &["acme path=/v1"]);
+    let capability = holder.capability.display().to_string();
+    let key = holder.key.display().to_string();
+    let commands: [&[&str]; 14] = [
+        &["secret", "list"],
+        &["secret", "list", "--json"],
+        &["service", "list"],
+        &["service", "show", "acme"],
+        &["inspect", &capability],
+        &["inspect", &capability, "--json"],
+        &["explain", "--cap", &capability, "GET", "https://api.acme.test/v2/private"],
+        &["env", "--cap", &capability, "--key", &key],
+        &["run", "--cap", &capability, "--key", &key, "--", "env"],
+        &["audit", "verify"],
+        &["audit", "search"],
+        &["doctor"],
+        &["secret", "rm", "no-such-secret"],
+        &["init"],
+    ];
+    for arguments in commands {
+        let ran = run(env.command().env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1").args(arguments), b"");
+        assert!(!ran.said().trim().is_empty(), "{arguments:?} says nothing");
+        canary.absent(&format!("{arguments:?}"), ran.said());
+    }
+    // A value that no header can carry is refused, and not repeated.
+    let refused = run(env.command().args(["secret", "set", "bad"]), format!("{SECRET}\r\nX: {SECRET}").as_bytes());
+    canary.absent("the refusal of a bad value", refused.failed().said());
 }

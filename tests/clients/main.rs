@@ -13,6 +13,7 @@ mod node;
 mod packages;
 mod python;
 mod sdk;
+mod story;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -69,12 +70,12 @@ impl World {
     }
 
     pub(crate) fn with(alpn: Alpn, allow: &[&str], prepare: impl FnOnce(&mut TestEnv, &Origin)) -> Self {
-        let mut env = TestEnv::new();
+        let mut env = TestEnv::by_capctl();
         let origin = Origin::https(&env.ca, &NAMES, alpn);
         origin.put("/v1/items", "application/json", format!("{{\"items\":\"{MARKER}\"}}"));
         prepare(&mut env, &origin);
         let daemon = env.start();
-        let holder = env.mint("holder", allow);
+        let holder = env.mint_by_capctl("holder", allow);
         Self { daemon, env, origin, holder }
     }
 

@@ -155,6 +155,12 @@ impl TestEnv {
         SecretStore::new(&self.store()).set(&name.parse().unwrap(), &secret).unwrap();
     }
 
+    /// Stores a secret as a person would, through stdin.
+    #[track_caller]
+    pub(crate) fn secret_by_capctl(&self, name: &str, value: &str) {
+        run(self.command().args(["secret", "set", name]), value.as_bytes()).succeeded();
+    }
+
     /// Removes a secret.
     pub(crate) fn forget(&self, name: &str) {
         assert!(SecretStore::new(&self.store()).remove(&name.parse().unwrap()).unwrap());
