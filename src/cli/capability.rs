@@ -1,13 +1,18 @@
 //! Capability files: reading one, writing one.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::capability::{Capability, Chain, Limits};
 use crate::config::Config;
-use crate::store::{Home, private};
+use crate::store::Home;
 
 use super::failure::Failure;
 use super::output::{print, say, write_private};
+
+/// The largest capability is some 22 KiB of text; more than this is something else.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a new capability goes.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,9 +38,15 @@ impl OutArgs {
     }
 }
 
-/// Reads a capability file, whose readers must be few: with the key beside it, it is authority.
+/// Reads a capability file. It need not be private, as one that a shell wrote is not: without its holder's key, which
+/// must be, it is worth nothing.
 pub(super) fn read(path: &Path) -> Result<Capability, Failure> {
-    let bytes = private::read(path)?;
+    let failed = |error: io::Error| {
+        Failure::new(format_args!("{} cannot be read: {error}", path.display()))
+            .hint("capctl mint and capctl attenuate write capabilities".to_owned())
+    };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).map_err(failed)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     Capability::from_text(text.trim()).map_err(|error| {
         Failure::new(format_args!("{} holds no capability: {error}", path.display()))
@@ -54,7 +65,7 @@ pub(super) fn config(home: &Home) -> Result<Config, Failure> {
     home.check()?;
     Config::load(home).map_err(|problems| {
         for problem in &problems {
-            say(problem);
+            say(format_args!("capctl: error: {problem}"));
         }
         Failure::new("the configuration has problems").hint("mend them; narrows --check shows what is left".to_owned())
     })

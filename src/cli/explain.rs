@@ -8,16 +8,16 @@ use serde_json::json;
 
 use crate::capability::{Ledger, Limits, Revocations, Roots, verify};
 use crate::clock::UnixSeconds;
-use crate::policy::{Denial, decide};
-use crate::request::{CanonicalPath, Facts, ProofKind, Scheme, Target};
-use crate::service::{Call, Route};
+use crate::policy::{Code, Denial, decide};
+use crate::request::{CanonicalPath, Facts, PathError, ProofKind, Scheme, Target};
+use crate::service::{Call, Classified, Route, WEB};
 use crate::store::{Home, revoked};
 
 use super::capability::{config, read};
 use super::failure::DENIED;
 use super::failure::Failure;
 use super::output::{print, print_json};
-use super::terms::moment;
+use super::terms::{moment, size};
 
 /// Says whether a request would pass, offline: by which block it would not, which caveat, which column. Exit status 3
 /// when it would not.
@@ -39,8 +39,8 @@ pub(super) struct Args {
     /// With this kind of proof
     #[arg(long, value_name = "KIND", default_value = "connect", value_parser = ["connect", "request", "presentation"])]
     proof: String,
-    /// With a body of this many bytes
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// With a body of this many bytes, such as 64k
+    #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
     body_size: u64,
     /// For programs
     #[arg(long)]
@@ -60,19 +60,16 @@ impl Args {
         let lines = revoked::load(&home.revoked())?;
         let revocations = Revocations::parse(lines.iter().map(String::as_str)).map_err(|error| Failure::of(&error))?;
         let route = config.services.route(scheme, &target.host, target.port);
-        let service = match &route {
-            Route::Named(named) => named.service,
-            Route::Web(web) => web,
-            Route::None => return self.answer(Some(&Denial::service_unknown(&target.host, target.port)), None),
+        let service = match route {
+            Route::Named(named) => Some(named.service),
+            Route::Web(web) => Some(web),
+            Route::None => None,
         };
-        let path = CanonicalPath::parse(self.url.path(), service.encoded_slash());
-        let path = match (path, &route) {
-            (Ok(path), _) => Some(path),
-            (Err(_), Route::Web(_)) => None,
-            (Err(error), _) => {
-                return Err(Failure::new(format_args!("refused before policy (path_ambiguous): {error}")));
-            }
-        };
+        let slash = service.map(|service| service.encoded_slash()).unwrap_or_default();
+        let path = CanonicalPath::parse(self.url.path(), slash);
+        // On `web` and for nobody's host no path is matched, so none is ambiguous.
+        let ambiguous = path.as_ref().err().filter(|_| matches!(route, Route::Named(_))).copied();
+        let path = path.ok();
         let call = Call {
             method: &self.method,
             host: &target.host,
@@ -81,11 +78,12 @@ impl Args {
             websocket: false,
             body: self.body_size > 0,
         };
-        let said = service.classify(&call);
-        let terminated = service.terminate();
+        let nothing = Classified { operation: call.default_operation(), action: None, params: Vec::new() };
+        let said = service.map_or(nothing, |service| service.classify(&call));
+        let terminated = service.is_none_or(|service| service.terminate());
         let facts = Facts {
             time,
-            service: service.name(),
+            service: service.map(|service| &**service.name()).unwrap_or_default(),
             operation: said.operation,
             action: said.action,
             scheme,
@@ -100,10 +98,21 @@ impl Args {
             hop: verified.hop(),
         };
         let account = Ledger::new().account(&verified, time);
-        match decide(&verified, &facts, &revocations, &account) {
-            Ok(_permit) => self.answer(None, Some(&facts)),
-            Err(denial) => self.answer(Some(&denial), Some(&facts)),
-        }
+        let denial = decide(&verified, &facts, &revocations, &account).err().map(|denial| *denial);
+        // As in the proxy: the capability's own death first, then a host that nobody names.
+        let unnamed = match route {
+            Route::Named(_) => false,
+            Route::Web(_) => !verified.could_serve(WEB),
+            Route::None => true,
+        };
+        let denial = match (denial, ambiguous.filter(|_| terminated)) {
+            (_, Some(error)) => Some(ambiguous_path(error)),
+            (Some(denial), None) if unnamed && denial.code == Code::CapabilityDenied => {
+                Some(Denial::service_unknown(&target.host, target.port))
+            }
+            (denial, None) => denial,
+        };
+        self.answer(denial.as_ref(), service.map(|_| &facts))
     }
 
     fn destination(&self) -> Result<(Scheme, Target), Failure> {
@@ -136,6 +145,20 @@ impl Args {
             for_people(denial, facts)?;
         }
         if denial.is_some() { Ok(ExitCode::from(DENIED)) } else { Ok(ExitCode::SUCCESS) }
+    }
+}
+
+/// Refused before policy is asked.
+fn ambiguous_path(error: PathError) -> Denial {
+    Denial {
+        code: Code::PathAmbiguous,
+        block: None,
+        caveat: None,
+        detail: error.to_string(),
+        needed: Some("a path with one reading".to_owned()),
+        hint: None,
+        retry_after_s: None,
+        failures: Vec::new(),
     }
 }
 

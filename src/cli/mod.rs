@@ -25,6 +25,7 @@ mod run;
 mod secret;
 mod service;
 mod terms;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,7 +84,10 @@ enum Verb {
 /// Does what the process's arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
-    Capctl::parse().run().unwrap_or_else(Failure::tell)
+    match Capctl::try_parse() {
+        Ok(capctl) => capctl.run().unwrap_or_else(Failure::tell),
+        Err(error) => usage::tell(&error),
+    }
 }
 
 impl Capctl {

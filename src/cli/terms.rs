@@ -51,7 +51,7 @@ fn proof_kind(text: &str) -> Result<ProofKind, String> {
     kinds.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| "connect, request or presentation".to_owned())
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|_| "a whole number, with k, M or G for powers of 1024".to_owned())
 }
 
