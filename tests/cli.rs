@@ -364,6 +364,18 @@ fn a_wrong_key_of_the_configuration_is_named_with_its_line_and_the_nearest() {
 }
 
 #[test]
+fn doctor_finds_a_configuration_that_accepts_nobody() {
+    let home = TestHome::new();
+    let path = home.dir().join("narrows.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("1 =")).collect();
+    fs::write(&path, without.join("\n")).unwrap();
+    let doctor = home.run(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{}", doctor.out);
+    assert!(doctor.out.contains("[roots]"), "{}", doctor.out);
+}
+
+#[test]
 fn services_come_and_go_and_comments_stay() {
     let home = TestHome::new();
     let path = home.dir().join("narrows.toml");

@@ -99,6 +99,10 @@ fn look(home: &Home) -> Vec<Finding> {
         Ok(config) => {
             findings.push(Finding::good("configuration", format!("{} services", config.services.services().len())));
             findings.push(secrets(home, &config));
+            // Missing secrets have a finding of their own.
+            let named: Vec<_> = config.services.services().iter().filter_map(|it| it.credential().cloned()).collect();
+            let problems = config.check(&named);
+            findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
             findings.push(listener(&config));
         }
         Err(problems) => {
