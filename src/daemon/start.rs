@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::load::{LoadError, load_snapshot_parts};
 use super::reload::{Reload, watched};
 use crate::audit::{Journal, JournalError};
-use crate::capability::ProofLimits;
 use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
 use crate::net::dial::Dialer;
@@ -115,9 +114,7 @@ impl Daemon {
         let journal = Journal::open(&config.journal_dir, config.journal)?;
         let own: Vec<SocketAddr> = [&main, &admin].into_iter().flatten().filter_map(Listener::local_address).collect();
         let watcher = Watcher::start(watched(home, &config)).map_err(StartError::Watch)?;
-        let mut proof = ProofLimits::since(started_at);
-        proof.presentation_ttl_max_s = u32::try_from(config.limits.presentation_ttl_max.as_secs()).unwrap_or(u32::MAX);
-        let limits = Limits { proof, ..Limits::from(&config.limits) };
+        let limits = Limits::new(config.limits, started_at);
         let dialer = Dialer::new(own, limits.dial);
         let audience = Arc::clone(&config.audience);
         let live = Live::new(snapshot);

@@ -27,12 +27,16 @@ use crate::store::random;
 pub(super) struct Authenticated {
     pub(super) proxy: Arc<Proxy>,
     pub(super) verified: Arc<Verified>,
+    /// The counters of the chain's budgets and rates.
     pub(super) account: Account,
+    /// The root key that the chain starts at; a tunnel ends when it is no longer a root.
     pub(super) root: PublicKey,
     pub(super) proof: ProofKind,
-    pub(super) identity: Arc<Identity>,
-    pub(super) client: Arc<str>,
+    pub(super) identity: Identity,
+    pub(super) client: Box<str>,
+    /// Authority ends here, whatever a capability says: a presentation's end, or the longest age of a tunnel.
     pub(super) ends_at: UnixSeconds,
+    /// The random part of the request ids.
     pub(super) id_base: u128,
 }
 
@@ -78,10 +82,10 @@ pub(super) fn authenticate(
     let id_base = random::bytes::<16>().map_err(|_| Challenge::new(Code::Overloaded, "no randomness"))?;
     Ok(Authenticated {
         proxy: Arc::clone(proxy),
-        identity: Arc::new(identity(&verified, proven.kind())),
+        identity: identity(&verified, proven.kind()),
         root,
         proof: proven.kind(),
-        client: Arc::from(peer.to_string()),
+        client: peer.to_string().into(),
         ends_at,
         id_base: u128::from_be_bytes(id_base),
         account: proxy.ledger.account(&verified, now),

@@ -60,7 +60,7 @@ where
 }
 
 fn idle_too_long(idle: Duration, exchange: &Exchange) -> bool {
-    idle > exchange.tunnel.proxy.limits.tunnel_idle
+    idle > exchange.tunnel.who.proxy.limits.tunnel_idle
 }
 
 /// The upstream's end of a carried tunnel.

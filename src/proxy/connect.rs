@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::UpgradeableConnection;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::authenticate::{Authenticated, Challenge, authenticate};
@@ -37,14 +38,8 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: Stream, peer: Peer, drain: 
         async move { Ok::<_, Infallible>(answer(&outer, request).await) }
     });
     let connection = http1(&proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => { if let Err(error) = ended { tracing::debug!(%peer, %error, "connection ended"); } }
-        () = drain.started() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! { _ = connection => {}, () = drain.over() => {} }
-        }
-    }
+    let connection = std::pin::pin!(connection);
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, std::future::pending()).await;
 }
 
 /// hyper's server, with the timer without which its header timeout does nothing.

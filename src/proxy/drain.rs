@@ -1,6 +1,7 @@
 //! Going down in good order: no new clients, what runs may end, and at the deadline the rest is cut.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,24 @@ impl Drain {
     #[must_use]
     pub fn running(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Drives a connection to its end: its own, `end`, or the drain's, for which it is first asked to finish what runs.
+    pub(super) async fn finish<C: Future>(
+        &self,
+        mut connection: Pin<&mut C>,
+        ask: impl FnOnce(Pin<&mut C>),
+        end: impl Future<Output = ()>,
+    ) {
+        let mut end = std::pin::pin!(end);
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            () = end.as_mut() => {}
+            () = self.started() => {
+                ask(connection.as_mut());
+                tokio::select! { _ = connection => {}, () = end => {}, () = self.over() => {} }
+            }
+        }
     }
 
     /// Begins the drain, waits for the tasks at most until the deadline, then cuts the rest. True when

@@ -93,11 +93,11 @@ impl Exchange {
         let started = Instant::now();
         let time_ms = unix_ms();
         let id = tunnel.next_id(time_ms);
-        let entry = tunnel.proxy.journal.begin(&Intent {
+        let entry = tunnel.who.proxy.journal.begin(&Intent {
             id,
             time_ms,
             event,
-            identity: Some(&tunnel.identity),
+            identity: Some(&tunnel.who.identity),
             service: ask.service(),
             operation: ask.operation(),
             action: ask.action(),
@@ -106,7 +106,7 @@ impl Exchange {
             port: Some(tunnel.target.port),
             path: ask.path.as_ref().map(CanonicalPath::as_str),
             credential: ask.credential().map(SecretName::as_str),
-            client: Some(&tunnel.client),
+            client: Some(&tunnel.who.client),
             foreign_credential: foreign,
         });
         let exchange = |entry| Self {
@@ -148,7 +148,7 @@ impl Exchange {
             );
         }
         let facts = self.ask.facts(&self.tunnel, now);
-        match policy::decide(&self.tunnel.verified, &facts, self.snapshot.revocations(), &self.tunnel.account) {
+        match policy::decide(&self.tunnel.who.verified, &facts, self.snapshot.revocations(), &self.tunnel.who.account) {
             Ok(permit) => {
                 self.reservation = Some(Arc::new(permit.into_reservation()));
                 Ok(self)
@@ -168,10 +168,10 @@ impl Exchange {
         }
         self.checked = now;
         let time = UnixSeconds::now();
-        if time >= self.tunnel.ends_at {
+        if time >= self.tunnel.who.ends_at {
             return Err(Code::CapabilityExpired);
         }
-        let current = self.tunnel.proxy.live.snapshot();
+        let current = self.tunnel.who.proxy.live.snapshot();
         if current.epoch() != self.snapshot.epoch() {
             if !self.root_stands(&current) {
                 return Err(Code::CapabilityRevoked);
@@ -180,11 +180,11 @@ impl Exchange {
             self.snapshot = current;
         }
         let facts = self.ask.facts(&self.tunnel, time);
-        policy::recheck(&self.tunnel.verified, &facts, self.snapshot.revocations()).map_err(|denial| denial.code)
+        policy::recheck(&self.tunnel.who.verified, &facts, self.snapshot.revocations()).map_err(|denial| denial.code)
     }
 
     fn root_stands(&self, snapshot: &Snapshot) -> bool {
-        snapshot.roots().get(self.tunnel.verified.kid()) == Some(&self.tunnel.root)
+        snapshot.roots().get(self.tunnel.who.verified.kid()) == Some(&self.tunnel.who.root)
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -220,7 +220,7 @@ impl Exchange {
 
     /// Given only when some block of the chain has a budget: others need no counting as they go.
     pub(super) fn reservation(&self) -> Option<Arc<Reservation>> {
-        self.reservation.as_ref().filter(|_| self.tunnel.account.is_counted()).map(Arc::clone)
+        self.reservation.as_ref().filter(|_| self.tunnel.who.account.is_counted()).map(Arc::clone)
     }
 
     /// Counts bytes towards the client; false when a budget is used up.
@@ -251,14 +251,14 @@ impl Exchange {
     /// The request is not served.
     pub(super) fn refuse(mut self, refusal: Refusal) -> Refused {
         let ending = if refusal.status().is_server_error() { Ending::Failed } else { Ending::Denied };
-        self.tunnel.proxy.metrics.refused(refusal.code);
+        self.tunnel.who.proxy.metrics.refused(refusal.code);
         self.close(ending, Some(refusal.code), Some(refusal.status()));
         Refused { id: self.id, style: self.style, version: self.version, refusal }
     }
 
     fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>) {
         let Some(entry) = self.entry.take() else { return };
-        self.tunnel.proxy.metrics.ended(ending);
+        self.tunnel.who.proxy.metrics.ended(ending);
         // A body that is still on its way holds the other reference; then nothing is given back.
         if let Some(reservation) = self.reservation.take().and_then(Arc::into_inner) {
             reservation.settle();

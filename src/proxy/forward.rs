@@ -84,7 +84,7 @@ fn answered(
         return Err(exchange.refuse(refusal));
     }
     if connection.is_http2() {
-        exchange.tunnel.proxy.pool.give(&key, connection);
+        exchange.tunnel.who.proxy.pool.give(&key, connection);
         return Ok(Answered { exchange, response, connection: None });
     }
     let reusable = !super::hop::connection_has(response.headers(), "close") && response.version() >= Version::HTTP_11;
@@ -93,7 +93,7 @@ fn answered(
 
 /// A kept connection (true) or a fresh one. After a failure only fresh ones are tried.
 async fn connect(exchange: &Exchange, key: &PoolKey, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
-    let proxy = &exchange.tunnel.proxy;
+    let proxy = &exchange.tunnel.who.proxy;
     if attempt == 1 {
         if let Some(connection) = exchange.tunnel.take_upstream(key)
             && let Some(connection) = connection.revived().await
@@ -113,7 +113,7 @@ async fn connect(exchange: &Exchange, key: &PoolKey, attempt: usize) -> Result<(
 
 /// Opens a connection to the exchange's target; `offer` is the ALPN offer of a TLS one.
 pub(super) async fn dial(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
-    let (proxy, target, snapshot) = (&exchange.tunnel.proxy, &exchange.tunnel.target, exchange.snapshot());
+    let (proxy, target, snapshot) = (&exchange.tunnel.who.proxy, &exchange.tunnel.target, exchange.snapshot());
     let named = exchange.named_exactly();
     let rules = snapshot.dial_rules();
     let started = match exchange.tunnel.scheme {
@@ -218,7 +218,7 @@ async fn send(
         if exchange.meter.up() != progress.0 {
             progress = (exchange.meter.up(), now);
         }
-        let limits = &exchange.tunnel.proxy.limits;
+        let limits = &exchange.tunnel.who.proxy.limits;
         if exchange.meter.waited(now) > limits.upload_idle {
             let refusal = Refusal::new(Code::BodyUnreadable, "the request's body stopped coming").closing();
             return Err(Failure::Refused(refusal));

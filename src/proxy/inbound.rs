@@ -235,9 +235,9 @@ impl Ask {
             path: self.path.as_ref(),
             params: &self.meaning.params,
             body_size: self.body_size,
-            audience: &tunnel.proxy.audience,
-            proof: tunnel.proof,
-            hop: tunnel.verified.hop(),
+            audience: &tunnel.who.proxy.audience,
+            proof: tunnel.who.proof,
+            hop: tunnel.who.verified.hop(),
         }
     }
 
@@ -270,7 +270,7 @@ impl Ask {
     pub(super) fn unknown_service(&self, tunnel: &Tunnel, denial: &Denial) -> Option<Refusal> {
         let unnamed = match self.served {
             Served::Named { .. } => false,
-            Served::Web => !tunnel.verified.could_serve(WEB),
+            Served::Web => !tunnel.who.verified.could_serve(WEB),
             Served::Nobody => true,
         };
         let hint = format!("capctl service add NAME --host {}", tunnel.target.authority(Scheme::Https));

@@ -39,7 +39,7 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>, snapshot: &Arc<Snapshot>) -> Resu
     exchange = exchange.authorized()?;
     exchange.upstream_started();
     let named = exchange.named_exactly();
-    match tunnel.proxy.dialer.tcp(snapshot.dial_rules(), &tunnel.target, named).await {
+    match tunnel.who.proxy.dialer.tcp(snapshot.dial_rules(), &tunnel.target, named).await {
         Ok(upstream) => {
             exchange.upstream_answered();
             Ok(Opened { exchange, upstream })
@@ -51,7 +51,7 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>, snapshot: &Arc<Snapshot>) -> Resu
 /// Carries an opened tunnel to its end.
 pub(super) async fn run(opened: Opened, upgrade: OnUpgrade, drain: Drain) {
     let Opened { mut exchange, mut upstream } = opened;
-    let patience = exchange.tunnel.proxy.limits.handshake;
+    let patience = exchange.tunnel.who.proxy.limits.handshake;
     let host = &exchange.tunnel.target.host;
     let greeting = async {
         let mut client = raw(upgrade.await.ok()?)?;

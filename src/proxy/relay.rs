@@ -135,7 +135,7 @@ impl Relay {
                 return self.cut(code, "the capability no longer allows this".into());
             }
             let patience =
-                self.live.as_ref().map_or(Duration::MAX, |live| live.exchange.tunnel.proxy.limits.answer_idle);
+                self.live.as_ref().map_or(Duration::MAX, |live| live.exchange.tunnel.who.proxy.limits.answer_idle);
             if now.duration_since(self.last_progress) > patience {
                 return self.cut(Code::UpstreamTimeout, "the upstream fell silent".into());
             }

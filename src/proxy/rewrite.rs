@@ -14,6 +14,7 @@ use super::body::{ExpectGate, Uplink};
 use super::exchange::{Exchange, Refused};
 use super::forward::open_on_continue;
 use super::hop;
+use super::inbound::Inbound;
 use super::respond::Refusal;
 use crate::credential::Stripped;
 use crate::policy::Code;
@@ -33,7 +34,7 @@ pub(super) struct Outgoing {
 
 impl Authorized {
     pub(super) fn rewrite(self) -> Result<Outgoing, Refused> {
-        let Self { exchange, mut request, mut path_and_query, stripped, websocket } = self;
+        let Inbound { exchange, mut request, mut path_and_query, stripped, websocket } = self.into_inbound();
         let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         hop::strip_request(request.headers_mut());
         if let Err(refusal) = inject(&exchange, &mut request, &mut path_and_query, stripped) {

@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -37,6 +39,9 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Flow-control windows towards the client (RFC 9113 §6.9.2).
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A client that sends nothing is asked this often whether it is there, and must answer within the other.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(15);
 /// RFC 9113 §6.5.2.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
@@ -121,7 +126,7 @@ where
         hyper::service::service_fn(move |request| {
             let (tunnel, guard, drain) = (Arc::clone(&tunnel), Arc::clone(&guard), drain.clone());
             async move {
-                let snapshot = tunnel.proxy.live.snapshot();
+                let snapshot = tunnel.who.proxy.live.snapshot();
                 let response = exchange::answer(tunnel, snapshot, request, Some(&guard), &drain).await;
                 if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                     guard.resume();
@@ -130,17 +135,10 @@ where
             }
         })
     };
-    let connection = http1(&tunnel.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let deadline = tokio::time::Instant::from_std(tunnel.deadline(UnixSeconds::now()));
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = tokio::time::sleep_until(deadline) => {}
-        () = drain.started() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! { _ = connection => {}, () = drain.over() => {} }
-        }
-    }
+    let connection = http1(&tunnel.who.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let connection = std::pin::pin!(connection);
+    let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, end).await;
 }
 
 async fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
@@ -152,12 +150,11 @@ where
         hyper::service::service_fn(move |request| {
             let (tunnel, drain) = (Arc::clone(&tunnel), drain.clone());
             async move {
-                let snapshot = tunnel.proxy.live.snapshot();
+                let snapshot = tunnel.who.proxy.live.snapshot();
                 Ok::<_, Infallible>(exchange::answer(tunnel, snapshot, request, None, &drain).await)
             }
         })
     };
-    let limits = &tunnel.proxy.limits;
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -165,17 +162,10 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .keep_alive_interval(limits.ping_every)
-        .keep_alive_timeout(limits.ping_within)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN)
         .serve_connection(TokioIo::new(io), service);
-    let mut connection = std::pin::pin!(connection);
-    let deadline = tokio::time::Instant::from_std(tunnel.deadline(UnixSeconds::now()));
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = tokio::time::sleep_until(deadline) => {}
-        () = drain.started() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! { _ = connection => {}, () = drain.over() => {} }
-        }
-    }
+    let connection = std::pin::pin!(connection);
+    let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
+    drain.finish(connection, http2::Connection::graceful_shutdown, end).await;
 }
