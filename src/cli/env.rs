@@ -27,8 +27,8 @@ const LOOK_WITHIN: Duration = Duration::from_millis(300);
 ///
 ///   eval "$(capctl env --allow github:read)"
 ///
-/// They hold a presentation, which anyone who reads it can use until it expires. Prefer `capctl run`, which gives the
-/// command nothing that could be copied.
+/// They hold a presentation, which anyone who reads it can use until it expires. Prefer
+/// `capctl run`, which gives the command nothing that could be copied.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Env {

@@ -32,8 +32,9 @@ const SILENT_FOR: Duration = Duration::from_secs(1);
 ///
 ///   capctl run --allow 'github:read repo=acme/widgets' -- claude
 ///
-/// The command gets proxy, certificate and placeholder variables; a forwarder on a loopback port proves for it that it
-/// holds the capability. Without --cap, a capability for 8 hours is made in memory from --allow.
+/// The command gets proxy, certificate and placeholder variables; a forwarder on a loopback
+/// port proves for it that it holds the capability. Without --cap, a capability for 8 hours is
+/// made in memory from --allow. On Linux the home is hidden from the command.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {

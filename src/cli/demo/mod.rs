@@ -42,9 +42,9 @@ const USER: &str = "alice@example.com";
 ///
 ///   capctl demo
 ///
-/// A person gives an orchestrator a capability, which gives a part of it to a sub-agent. The sub-agent calls an API with
-/// curl and a placeholder; the API sees the real key. Then the sub-agent tries for more. Exits 0 only when everything
-/// went as it must.
+/// A person gives an orchestrator a capability, which gives a part of it to a sub-agent. The
+/// sub-agent calls an API with curl and a placeholder; the API sees the real key. Then the
+/// sub-agent tries for more. Exits 0 only when everything went as it must.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Demo {}
