@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         return check(&home);
     }
     log();
+    harden();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(&home)),
         Err(error) => fail(&error, None),
@@ -72,6 +73,20 @@ async fn run(home: &Home) -> ExitCode {
         tracing::warn!("some requests were cut at the drain's deadline");
     }
     ExitCode::SUCCESS
+}
+
+/// The process holds secrets and a socket or two for each client: nobody but root may look into it or have its core, and
+/// it may open as many descriptors as the system lets it.
+fn harden() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "other processes of this user can read this one's memory");
+    }
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 fn check(home: &Home) -> ExitCode {

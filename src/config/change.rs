@@ -27,6 +27,7 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
     note("limits.connections_max", was.connections_max != is.connections_max);
     note("limits.hops_max", was.hops_max != is.hops_max);
     note("limits.head_read", was.head_read != is.head_read);
+    note("limits.client_idle", was.client_idle != is.client_idle);
     note("limits.handshake", was.handshake != is.handshake);
     note("limits.upload_idle", was.upload_idle != is.upload_idle);
     note("limits.tunnel_idle", was.tunnel_idle != is.tunnel_idle);

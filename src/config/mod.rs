@@ -113,8 +113,10 @@ pub enum UpstreamRoots {
 pub struct Limits {
     /// Client connections at once; one more is closed at once.
     pub connections_max: usize,
-    /// A client's whole head must come within this; also how long a connection may idle between requests.
+    /// From the first byte of a request's head to its last.
     pub head_read: Duration,
+    /// A client's connection may idle this long between requests.
+    pub client_idle: Duration,
     /// From a tunnel's first byte to the end of its TLS handshake.
     pub handshake: Duration,
     /// Resolving, connecting and TLS towards the upstream, together.
@@ -142,7 +144,9 @@ impl Default for Limits {
         let minutes = |n| Duration::from_mins(n);
         Self {
             connections_max: 4096,
-            head_read: Duration::from_secs(30),
+            head_read: Duration::from_secs(15),
+            // Clients keep connections for a minute or two; closing first makes their next request fail.
+            client_idle: minutes(3),
             handshake: Duration::from_secs(10),
             dial: Duration::from_secs(10),
             upload_idle: minutes(1),

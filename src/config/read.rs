@@ -274,6 +274,7 @@ fn read_limits(top: &mut Table<'_, '_>, limits: &mut Limits) {
         limits.hops_max = u32::try_from(number).unwrap_or(limits.hops_max);
     }
     duration(&mut table, "head_read", &mut limits.head_read);
+    duration(&mut table, "client_idle", &mut limits.client_idle);
     duration(&mut table, "handshake", &mut limits.handshake);
     duration(&mut table, "upload_idle", &mut limits.upload_idle);
     duration(&mut table, "tunnel_idle", &mut limits.tunnel_idle);

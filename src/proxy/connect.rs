@@ -31,7 +31,7 @@ pub(super) struct Outer {
 
 /// Serves one accepted connection until it ends, or becomes a tunnel.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: Stream, peer: Peer, drain: Drain) {
-    let guarded = Guard::new(stream);
+    let guarded = Guard::new(stream, proxy.limits.head_read);
     let outer = Arc::new(Outer { guard: guarded.state(), proxy: Arc::clone(&proxy), peer, drain: drain.clone() });
     let service = hyper::service::service_fn(move |request| {
         let outer = Arc::clone(&outer);
@@ -47,7 +47,7 @@ pub(super) fn http1(proxy: &Proxy) -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(proxy.limits.head_read)
+        .header_read_timeout(proxy.limits.client_idle)
         .max_headers(crate::net::guard::HEADERS_MAX)
         .max_buf_size(2 * crate::net::guard::HEAD_BYTES_MAX);
     builder

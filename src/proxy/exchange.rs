@@ -183,6 +183,13 @@ impl Exchange {
         policy::recheck(&self.tunnel.who.verified, &facts, self.snapshot.revocations()).map_err(|denial| denial.code)
     }
 
+    /// A capability that is revoked or has expired is told so before anything else is said of its request.
+    pub(super) fn dead(&self) -> Option<Refusal> {
+        let facts = self.ask.facts(&self.tunnel, UnixSeconds::now());
+        let denial = policy::recheck(&self.tunnel.who.verified, &facts, self.snapshot.revocations()).err()?;
+        matches!(denial.code, Code::CapabilityRevoked | Code::CapabilityExpired).then(|| Refusal::from(denial))
+    }
+
     fn root_stands(&self, snapshot: &Snapshot) -> bool {
         snapshot.roots().get(self.tunnel.who.verified.kid()) == Some(&self.tunnel.who.root)
     }

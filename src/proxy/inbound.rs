@@ -84,11 +84,10 @@ impl Inbound {
         let foreign = stripped.is_ok_and(|stripped| stripped.foreign());
         let opening = Opening { tunnel, snapshot, ask, style, version, foreign, event: Event::Request };
         let exchange = Exchange::open(opening)?;
-        if let Some(refusal) = fault {
-            return Err(exchange.refuse(refusal));
-        }
-        if let Some(error) = ambiguous {
-            return Err(exchange.refuse(Refusal::new(Code::PathAmbiguous, error.to_string())));
+        let ambiguous = ambiguous.map(|error| Refusal::new(Code::PathAmbiguous, error.to_string()));
+        if let Some(refusal) = fault.or(ambiguous) {
+            let dead = exchange.dead().map(|dead| if refusal.close { dead.closing() } else { dead });
+            return Err(exchange.refuse(dead.unwrap_or(refusal)));
         }
         let Ok(stripped) = stripped else {
             return Err(exchange.refuse(Refusal::new(Code::Framing, "the request's target is too long")));

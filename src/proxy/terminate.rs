@@ -119,7 +119,7 @@ async fn serve_http1<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let guarded = Guard::new(io);
+    let guarded = Guard::new(io, tunnel.who.proxy.limits.head_read);
     let guard = guarded.state();
     let service = {
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());

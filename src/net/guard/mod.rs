@@ -17,10 +17,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::time::Sleep;
 
 use chunk::ChunkScan;
 use head::Framing;
@@ -112,18 +114,25 @@ pub struct Guard<T> {
     /// Found good, and not yet handed over.
     good: Bytes,
     expecting: Expecting,
+    /// From the first byte of a head to its last.
+    head_within: Duration,
+    /// Set while a head is incomplete.
+    deadline: Option<Pin<Box<Sleep>>>,
     state: Arc<GuardState>,
 }
 
 impl<T: AsyncRead> Guard<T> {
-    /// Guards a connection from its first byte.
-    pub fn new(inner: T) -> Self {
+    /// Guards a connection from its first byte. A head that has begun must be whole within `head_within`; hyper's own
+    /// timer cannot see that, and bounds how long the connection is idle.
+    pub fn new(inner: T, head_within: Duration) -> Self {
         Self {
             inner: inner.take(u64::MAX),
             held: BytesMut::new(),
             searched: 0,
             good: Bytes::new(),
             expecting: Expecting::Head,
+            head_within,
+            deadline: None,
             state: Arc::default(),
         }
     }
@@ -216,12 +225,18 @@ impl<T: AsyncRead + Unpin> Guard<T> {
         self.held = held;
         match advanced {
             Ok(0) => {
+                let within = self.head_within;
+                let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+                if deadline.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
                 self.inner.set_limit(HEAD_BYTES_MAX as u64 + 1);
                 let inner = Pin::new(&mut self.inner);
                 let read = ready!(tokio_util::io::poll_read_buf(inner, cx, &mut self.held))?;
                 Poll::Ready(Ok(read > 0))
             }
             Ok(good) => {
+                self.deadline = None;
                 self.good = self.held.split_to(good).freeze();
                 Poll::Ready(Ok(true))
             }

@@ -5,7 +5,7 @@ use tokio::io::AsyncReadExt;
 /// until nothing more comes.
 async fn released(input: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>, bool) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let mut guard = Guard::new(server);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
     let input = input.to_vec();
     let feeding = tokio::spawn(async move {
@@ -38,6 +38,7 @@ async fn released(input: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>, bo
     (out, state.violation(), failed)
 }
 
+const HEAD_WITHIN: Duration = Duration::from_secs(15);
 const PIECES: [usize; 4] = [1, 2, 7, 1 << 20];
 
 #[tokio::test]
@@ -168,7 +169,7 @@ async fn head_and_field_bounds_hold_to_the_byte() {
 async fn bytes_after_a_connect_wait_for_its_answer() {
     let connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let mut guard = Guard::new(server);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
     tokio::io::AsyncWriteExt::write_all(&mut client, &[connect.as_slice(), b"\x16\x03\x01 not a head"].concat())
         .await
@@ -187,7 +188,7 @@ async fn bytes_after_a_connect_wait_for_its_answer() {
 async fn a_refused_connect_leaves_the_connection_usable() {
     let connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let mut guard = Guard::new(server);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
     for _ in 0..3 {
         tokio::io::AsyncWriteExt::write_all(&mut client, connect).await.expect("fed");
@@ -203,7 +204,7 @@ async fn after_an_upgrade_everything_passes_unread() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let frames = b"\x81\x01\n\0\r";
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let mut guard = Guard::new(server);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
     tokio::io::AsyncWriteExt::write_all(&mut client, &[head.as_slice(), frames].concat()).await.expect("fed");
     let mut buf = [0; 4096];
@@ -215,4 +216,16 @@ async fn after_an_upgrade_everything_passes_unread() {
     tokio::io::AsyncWriteExt::write_all(&mut client, frames).await.expect("fed");
     let length = guard.read(&mut buf).await.expect("more frames");
     assert_eq!((&buf[..length], state.violation()), (frames.as_slice(), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
+    let mut buf = [0; 4096];
+    let idle = tokio::time::timeout(HEAD_WITHIN * 10, guard.read(&mut buf)).await;
+    assert!(idle.is_err(), "nothing has begun, so nothing is late");
+    tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nHo").await.expect("fed");
+    let late = tokio::time::timeout(HEAD_WITHIN * 10, guard.read(&mut buf)).await.expect("the guard's own end");
+    assert_eq!(late.expect_err("too late").kind(), io::ErrorKind::TimedOut);
 }
