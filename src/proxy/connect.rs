@@ -20,6 +20,7 @@ use crate::net::guard::{Guard, GuardState};
 use crate::net::listener::{Peer, Stream};
 use crate::policy::Code;
 use crate::request::{Scheme, Target};
+use crate::store::random;
 
 /// One client's connection: what all requests on it share.
 pub(super) struct Outer {
@@ -57,7 +58,7 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
     if let Some(violation) = outer.guard.violation() {
         let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
         outer.proxy.metrics.refused(refusal.code);
-        return respond::refusal(&refusal, "-", Style::Problem, Version::HTTP_11);
+        return respond::refusal(&refusal, &new_id(), Style::Problem, Version::HTTP_11);
     }
     if request.method() == Method::CONNECT {
         let response = connect(outer, &mut request).await;
@@ -114,7 +115,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
         Ok(destination) => destination,
         Err(refusal) => {
             outer.proxy.metrics.refused(refusal.code);
-            return respond::refusal(&refusal.closing(), "-", style, version);
+            return respond::refusal(&refusal.closing(), &new_id(), style, version);
         }
     };
     let snapshot = outer.proxy.live.snapshot();
@@ -164,9 +165,7 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
             headers.append(header::PROXY_AUTHENTICATE, value);
         }
     }
-    if let Ok(value) = HeaderValue::from_str(&respond::proxy_status(challenge.code)) {
-        headers.insert(header::HeaderName::from_static("proxy-status"), value);
-    }
+    respond::mark(headers, challenge.code, &new_id());
     respond::set_reason(&mut response, challenge.code);
     response
 }
@@ -174,4 +173,9 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
 /// A CONNECT that is refused after authentication, with its journal line.
 fn refused(authenticated: &Authenticated, target: Option<&Target>, refusal: &Refusal) -> Response<Reply> {
     exchange::refuse_connect(authenticated, target, refusal)
+}
+
+/// The id of an answer that belongs to no journalled request: for whoever asks about it.
+fn new_id() -> String {
+    random::id(exchange::unix_ms()).map_or_else(|_| "-".to_owned(), |id| id.to_string())
 }

@@ -344,7 +344,7 @@ pub(super) fn refuse_connect(
     respond::refusal(refusal, &id.to_string(), Style::Problem, Version::HTTP_11)
 }
 
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

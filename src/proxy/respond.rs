@@ -14,7 +14,7 @@ use super::body::Reply;
 use crate::policy::{Code, Denial};
 
 /// The request's id, on every answer that the proxy makes itself.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("narrows-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("narrows-request-id");
 /// RFC 9209.
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -48,7 +48,7 @@ impl Refusal {
         self
     }
 
-    /// RFC 9110 §15, INTERFACE "codes".
+    /// As `docs/errors.md` has it.
     pub(super) const fn status(&self) -> StatusCode {
         status(self.code)
     }
@@ -104,8 +104,7 @@ pub(super) fn refusal(refusal: &Refusal, request_id: &str, style: Style, version
         Style::Problem => problem(refusal, request_id),
     };
     let headers = response.headers_mut();
-    insert(headers, REQUEST_ID, request_id);
-    insert(headers, PROXY_STATUS, &proxy_status(refusal.code));
+    mark(headers, refusal.code, request_id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(seconds) = refusal.denial.as_ref().and_then(|denial| denial.retry_after_s) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -117,6 +116,12 @@ pub(super) fn refusal(refusal: &Refusal, request_id: &str, style: Style, version
         set_reason(&mut response, refusal.code);
     }
     response
+}
+
+/// What every answer of the proxy's own carries: its code as `Proxy-Status`, and the request's id.
+pub(super) fn mark(headers: &mut HeaderMap, code: Code, request_id: &str) {
+    insert(headers, REQUEST_ID, request_id);
+    insert(headers, PROXY_STATUS, &proxy_status(code));
 }
 
 /// Puts the code where clients that hide a body still show it.
@@ -212,7 +217,7 @@ pub(super) const fn status(code: Code) -> StatusCode {
 }
 
 /// RFC 9209 §2.3: the error type that fits each code, with the code as its details.
-pub(super) fn proxy_status(code: Code) -> String {
+fn proxy_status(code: Code) -> String {
     let error = match code {
         Code::Framing | Code::PathAmbiguous | Code::Misdirected | Code::BodyUnreadable => "http_request_error",
         Code::JournalUnavailable | Code::SecretUnavailable | Code::Overloaded => "proxy_internal_error",

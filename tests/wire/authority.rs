@@ -146,3 +146,33 @@ fn a_denial_tells_what_would_allow_it() {
     assert_eq!((&line["outcome"], &line["code"]), (&"denied".into(), &"capability_denied".into()), "{line}");
     assert_eq!(line["id"], problem["request_id"]);
 }
+
+#[test]
+fn every_answer_of_the_proxys_own_has_an_id_and_a_status() {
+    let world = World::new(Alpn::Both);
+    let stranger = Agent::new(&world.env, &world.daemon, None);
+    let (challenge, _) = stranger.connect(&format!("{HOST}:443"));
+    let denied = world.agent.get("nobody.test", "/");
+    for answer in [&challenge, &denied] {
+        let id = answer.header("narrows-request-id").unwrap_or_default();
+        assert_eq!(id.len(), 26, "{answer:?}");
+        assert!(
+            answer.header("proxy-status").is_some_and(|status| status.starts_with("narrows; error=")),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(challenge.status(), 407);
+}
+
+#[test]
+fn a_dead_capability_is_said_before_what_else_is_wrong() {
+    let world = World::new(Alpn::Both);
+    world.env.revoke(&world.holder);
+    let dead = loop {
+        let answer = world.agent.get(HOST, "/v1/../v2");
+        if answer.code() != "path_ambiguous" {
+            break answer;
+        }
+    };
+    assert_eq!((dead.status(), &*dead.code()), (403, "capability_revoked"), "{dead:?}");
+}
