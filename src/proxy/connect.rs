@@ -146,7 +146,7 @@ fn destination(uri: &Uri, peer: &Peer) -> Result<(Scheme, Target), Refusal> {
     Ok((scheme, target))
 }
 
-/// 407 with both challenges. Clients that send nothing before a challenge (git, Java, .NET) know Basic.
+/// 407 with both challenges, or 503 where the memory of used proofs is full. Clients that send nothing before a challenge (git, Java, .NET) know Basic.
 fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
     let proxy = &outer.proxy;
     proxy.metrics.refused(challenge.code);
@@ -155,12 +155,13 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
         tracing::info!(peer = %outer.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
     }
     let mut response = Response::new(Reply::empty());
-    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    *response.status_mut() = respond::status(challenge.code);
     let code = challenge.code.as_str();
     let now = UnixSeconds::now().get();
     let cap = format!("Cap realm=\"narrows\", aud=\"{}\", error=\"{code}\", now={now}", proxy.audience);
+    let asked_again = response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
     let headers = response.headers_mut();
-    for value in [cap.as_str(), "Basic realm=\"narrows\""] {
+    for value in [cap.as_str(), "Basic realm=\"narrows\""].into_iter().filter(|_| asked_again) {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.append(header::PROXY_AUTHENTICATE, value);
         }

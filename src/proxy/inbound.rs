@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Version};
+use http::{Method, Request, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -78,7 +78,7 @@ impl Inbound {
         let path = CanonicalPath::parse(request.uri().path(), served.encoded_slash());
         // On `web`, where nothing is injected and no path is matched, the path is the server's own affair.
         let ambiguous = path.as_ref().err().filter(|_| !matches!(served, Served::Web)).copied();
-        let mut path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let mut path_and_query = sent(request.uri(), path.as_ref().ok());
         let stripped = served.strip(request.headers_mut(), &mut path_and_query);
         let ask = Ask::new(served, &tunnel, &request, path.ok(), websocket);
         let foreign = stripped.is_ok_and(|stripped| stripped.foreign());
@@ -94,6 +94,14 @@ impl Inbound {
         };
         Ok(Self { exchange, request, path_and_query, stripped, websocket })
     }
+}
+
+/// The target that goes upstream: with the path that policy matched, byte for byte, and the query as it came.
+fn sent(uri: &Uri, path: Option<&CanonicalPath>) -> PathAndQuery {
+    let came = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let Some(path) = path.filter(|path| path.as_str() != came.path()) else { return came };
+    let query = came.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}{query}", path.as_str()).parse().unwrap_or(came)
 }
 
 /// What is wrong with a request before anybody asks who sends it.

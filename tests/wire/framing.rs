@@ -101,3 +101,10 @@ fn headers_for_the_proxy_and_for_one_hop_go_no_further() {
     }
     assert_eq!(seen.header("x-end"), Some("1"));
 }
+
+#[test]
+fn the_path_that_goes_upstream_is_the_one_that_policy_matched() {
+    let world = World::new(Alpn::H1);
+    world.agent.get(HOST, "/v1/caf%c3%a9?next=%c3%a9");
+    assert_eq!(world.origin.only().path, "/v1/caf%C3%A9?next=%c3%a9");
+}
