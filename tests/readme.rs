@@ -1,0 +1,118 @@
+//! What the README tells a newcomer to type, typed: its own lines, against a stand-in for the API.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+#![allow(dead_code, reason = "the support code serves other tests too")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use support::ca::{Alpn, TestCa};
+use support::client::{Ran, clean, program, run, skip};
+use support::origin::Origin;
+
+const TOKEN: &str = "ghp_5sQv1Kc0R8mUe3TzXa7NdYb2LpWf9JhGq4o6";
+
+/// The lines of the fenced block that comes first after `heading`.
+fn block(heading: &str) -> Vec<String> {
+    let readme = include_str!("../README.md");
+    let after = readme.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}")).1;
+    let block = after.split("```").nth(1).unwrap();
+    let lines = block.replace("\\\n", " ");
+    let lines = lines.lines().filter(|line| line.starts_with("capctl")).map(str::to_owned);
+    lines.collect()
+}
+
+struct Newcomer {
+    dir: tempfile::TempDir,
+    ca: TestCa,
+    origin: Origin,
+}
+
+impl Newcomer {
+    fn new() -> Self {
+        let (dir, ca) = (tempfile::tempdir().unwrap(), TestCa::new());
+        let origin = Origin::https(&ca, &["api.github.com"], Alpn::Both);
+        origin.put("/repos/acme/widgets", "application/json", "{\"full_name\":\"acme/widgets\"}");
+        std::fs::write(dir.path().join("token.txt"), format!("{TOKEN}\n")).unwrap();
+        let agent = dir.path().join("agent");
+        std::fs::write(&agent, "#!/bin/sh\nexec curl -sS https://api.github.com/repos/acme/widgets\n").unwrap();
+        std::fs::set_permissions(agent, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { dir, ca, origin }
+    }
+
+    /// A line, in a shell, as it stands.
+    #[track_caller]
+    fn types(&self, line: &str) -> Ran {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_capctl")).parent().unwrap();
+        let path = std::env::join_paths(
+            [binaries.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        );
+        let mut shell = clean(Path::new("/bin/sh"));
+        shell.args(["-c", line]).current_dir(self.dir.path());
+        shell.env("PATH", path.unwrap()).env("HOME", self.dir.path()).env("USER", "newcomer");
+        shell.env("NARROWS_HOME", self.dir.path().join("home"));
+        let ran = run(&mut shell, b"");
+        assert!(!ran.said().contains(TOKEN), "{line} showed the secret");
+        ran
+    }
+
+    /// The stand-in in the API's place: all that differs from the README.
+    fn stand_in(&self) {
+        let config = self.dir.path().join("home/narrows.toml");
+        let dial = format!(
+            "\n[upstream]\nextra_ca = \"{}\"\nconnect_to = {{ \"api.github.com:443\" = \"{}\" }}\n",
+            self.ca.pem_path().display(),
+            self.origin.addr
+        );
+        std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + &dial).unwrap();
+    }
+
+    /// Types the lines of the five minutes. Gives what the last of them said.
+    fn five_minutes(&self) -> Ran {
+        let mut last = None;
+        for line in block("## Five minutes with a real API") {
+            last = Some(self.types(&line).succeeded());
+            if line.starts_with("capctl init") {
+                self.stand_in();
+            }
+        }
+        last.unwrap()
+    }
+}
+
+#[test]
+fn the_five_minutes_are_as_written() {
+    if program("curl").is_none() {
+        return skip("readme", "there is no curl");
+    }
+    let newcomer = Newcomer::new();
+    newcomer.five_minutes().says("acme/widgets");
+    assert_eq!(newcomer.origin.only().header("authorization"), Some(&*format!("Bearer {TOKEN}")));
+    for line in block("Who did what:") {
+        let line = line.replace("audit tail", "audit tail --no-follow");
+        newcomer.types(&line).succeeded();
+    }
+    newcomer.types("capctl audit tail --no-follow").succeeded().says("api.github.com/repos/acme/widgets");
+}
+
+#[test]
+fn handing_less_to_a_sub_agent_is_as_written() {
+    if program("curl").is_none() {
+        return skip("readme", "there is no curl");
+    }
+    let newcomer = Newcomer::new();
+    newcomer.five_minutes();
+    for line in block("### Hand less to a sub-agent") {
+        let ran = newcomer.types(&line);
+        match line.split(' ').nth(1).unwrap() {
+            // Writing is what the sub-agent was not given.
+            "explain" => assert_eq!(ran.code, Some(3), "{}", ran.said()),
+            "run" => _ = ran.succeeded().says("acme/widgets"),
+            _ => _ = ran.succeeded(),
+        }
+    }
+    let run = block("### Hand less to a sub-agent").into_iter().find(|line| line.starts_with("capctl run")).unwrap();
+    newcomer.types(&run).succeeded().says("capability_revoked");
+}
