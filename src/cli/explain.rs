@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use http::Uri;
+use http::{Method, Uri};
 use serde_json::json;
 
 use crate::capability::{Ledger, Limits, Revocations, Roots, verify};
@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "F")]
     cap: PathBuf,
     /// The request's method
-    method: String,
+    method: Method,
     /// The request's URL
     url: Uri,
     /// At this moment instead of now: 2h from now, or 2027-01-15T16:00:00Z
@@ -71,7 +71,7 @@ impl Args {
         let ambiguous = path.as_ref().err().filter(|_| matches!(route, Route::Named(_))).copied();
         let path = path.ok();
         let call = Call {
-            method: &self.method,
+            method: self.method.as_str(),
             host: &target.host,
             path: path.as_ref(),
             query: self.url.query(),
@@ -105,8 +105,9 @@ impl Args {
             Route::Web(_) => !verified.could_serve(WEB),
             Route::None => true,
         };
-        let denial = match (denial, ambiguous.filter(|_| terminated)) {
-            (_, Some(error)) => Some(ambiguous_path(error)),
+        let fault = never_served(&self.method).or_else(|| ambiguous.map(ambiguous_path)).filter(|_| terminated);
+        let denial = match (denial, fault) {
+            (_, Some(fault)) => Some(fault),
             (Some(denial), None) if unnamed && denial.code == Code::CapabilityDenied => {
                 Some(Denial::service_unknown(&target.host, target.port))
             }
@@ -148,14 +149,27 @@ impl Args {
     }
 }
 
-/// Refused before policy is asked.
+/// A method that the proxy serves to nobody, whatever a capability allows.
+fn never_served(method: &Method) -> Option<Denial> {
+    match method.as_str() {
+        "CONNECT" => Some(before_policy(Code::Framing, "CONNECT inside a tunnel", "another method")),
+        "TRACE" | "TRACK" => Some(before_policy(Code::CapabilityDenied, "TRACE is never allowed", "another method")),
+        _ => None,
+    }
+}
+
 fn ambiguous_path(error: PathError) -> Denial {
+    before_policy(Code::PathAmbiguous, &error.to_string(), "a path with one reading")
+}
+
+/// Refused before policy is asked: no block and no caveat is to blame.
+fn before_policy(code: Code, detail: &str, needed: &str) -> Denial {
     Denial {
-        code: Code::PathAmbiguous,
+        code,
         block: None,
         caveat: None,
-        detail: error.to_string(),
-        needed: Some("a path with one reading".to_owned()),
+        detail: detail.to_owned(),
+        needed: Some(needed.to_owned()),
         hint: None,
         retry_after_s: None,
         failures: Vec::new(),
