@@ -106,6 +106,21 @@ fn the_bundle_holds_what_was_trusted_before_and_our_ca() {
 }
 
 #[test]
+fn the_bundle_is_readable_where_temporary_files_lie_in_a_home_behind_a_link() {
+    let home = TestHome::new();
+    let link = home.folder.path().join("link");
+    std::os::unix::fs::symlink(home.home.dir(), &link).unwrap();
+    for (named, temporary) in [(link.as_path(), link.as_path()), (link.as_path(), home.home.dir())] {
+        let mut command = home.capctl();
+        command.env("NARROWS_HOME", named).env("TMPDIR", temporary);
+        let script = "cat \"$SSL_CERT_FILE\" \"$NODE_EXTRA_CA_CERTS\"";
+        let output = command.args(["run", "--allow", "acme", "--", "sh", "-c", script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("BEGIN CERTIFICATE"));
+    }
+}
+
+#[test]
 fn the_exit_status_is_the_commands() {
     let home = TestHome::new();
     let status = |script: &str| home.run(&["--allow", "acme"], &["sh", "-c", script]).status.code();

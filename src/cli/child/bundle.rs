@@ -35,7 +35,9 @@ impl Bundle {
         let mut builder = tempfile::Builder::new();
         builder.prefix("narrows-");
         let place = env::temp_dir();
-        let inside = place.canonicalize().is_ok_and(|place| place.starts_with(home));
+        // What hides the home hides it under every name, so names that are links are compared by what they name.
+        let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+        let inside = place.canonicalize().is_ok_and(|place| place.starts_with(&home));
         let folder = if inside { builder.tempdir_in("/tmp")? } else { builder.tempdir_in(place)? };
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let (roots, ca) = (folder.path().join("bundle.pem"), folder.path().join("ca.pem"));
