@@ -143,9 +143,8 @@ impl Exchange {
     pub(super) fn authorized(mut self) -> Result<Self, Refused> {
         let now = UnixSeconds::now();
         if !self.root_stands(&self.snapshot) {
-            return Err(
-                self.refuse(Refusal::new(Code::CapabilityRevoked, "the capability's root is no longer trusted"))
-            );
+            let refusal = Refusal::new(Code::CapabilityRevoked, "the capability's root is no longer trusted");
+            return Err(self.refuse(refusal.hint("capctl mint --to PUBKEY --user YOU --allow GRANT --expires 8h")));
         }
         let facts = self.ask.facts(&self.tunnel, now);
         match policy::decide(&self.tunnel.who.verified, &facts, self.snapshot.revocations(), &self.tunnel.who.account) {

@@ -115,7 +115,10 @@ fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&Arc<GuardS
     }
     match request.method().as_str() {
         "CONNECT" => return Err(Refusal::new(Code::Framing, "CONNECT inside a tunnel").closing()),
-        "TRACE" | "TRACK" => return Err(Refusal::new(Code::CapabilityDenied, "TRACE is never allowed")),
+        "TRACE" | "TRACK" => {
+            let refusal = Refusal::new(Code::CapabilityDenied, "TRACE is never allowed");
+            return Err(refusal.hint("capctl explain --cap FILE GET URL, with another method"));
+        }
         _ => {}
     }
     same_destination(tunnel, request).map_err(Refusal::closing)
