@@ -443,3 +443,16 @@ fn the_journal_of_a_new_home_is_empty_and_sound() {
     home.ok(&["audit", "search", "--outcome", "denied", "--since", "1h"]);
     home.fails(2, &["audit", "search", "--outcome", "denyed"], &["denied"]);
 }
+
+#[test]
+fn what_is_printed_is_printed_as_json_too() {
+    let home = TestHome::with_capability();
+    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&home.ok(arguments)).unwrap();
+    let public = json(&["key", "new", "j.key", "--json"])["public"].as_str().unwrap().to_owned();
+    assert_eq!(json(&["key", "show", "j.key", "--json"])["public"], public);
+    let mint = ["mint", "--to", &public, "--allow", "web", "--expires", "1h", "--json"];
+    assert!(json(&mint)["capability"].is_string());
+    assert_eq!(json(&[&mint[..], &["--out", "j.cap"]].concat())["out"], "j.cap");
+    let prove = ["prove", "--presentation", "1m", "--key", "j.key", "--cap", "j.cap", "--json"];
+    assert!(json(&prove)["credentials"].as_str().unwrap().contains('.'));
+}

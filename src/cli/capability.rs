@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::store::Home;
 
 use super::failure::Failure;
-use super::output::{print, say, write_private};
+use super::output::{print_one, say, write_private};
 
 /// The largest capability is some 22 KiB of text; more than this is something else.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -23,6 +23,9 @@ pub(super) struct OutArgs {
     /// Replaces the file if it is there
     #[arg(long, requires = "out")]
     force: bool,
+    /// For programs
+    #[arg(long)]
+    json: bool,
 }
 
 impl OutArgs {
@@ -31,9 +34,9 @@ impl OutArgs {
             Some(path) => {
                 write_private(path, &(capability.to_text() + "\n"), self.force)?;
                 say(format_args!("wrote {}", path.display()));
-                Ok(())
+                if self.json { print_one("out", path.display(), true) } else { Ok(()) }
             }
-            None => print(capability.to_text()),
+            None => print_one("capability", capability.to_text(), self.json),
         }
     }
 }

@@ -18,6 +18,11 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::new(format_args!("stdout: {error}")))
 }
 
+/// One datum: as it is, or for programs as `{ name: datum }`.
+pub(super) fn print_one(name: &str, value: impl Display, as_json: bool) -> Result<(), Failure> {
+    if as_json { print_json(&serde_json::json!({ name: value.to_string() })) } else { print(value) }
+}
+
 /// Data, as JSON for programs.
 pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(format_args!("{value:#}"))

@@ -13,7 +13,7 @@ use crate::store::{Home, keys, random};
 
 use super::capability::{chain, read};
 use super::failure::Failure;
-use super::output::print;
+use super::output::print_one;
 
 /// Prints the credentials for one CONNECT, one absolute-form request, or for a while. Whoever reads a presentation can
 /// use it until it ends.
@@ -41,6 +41,9 @@ pub(super) struct Args {
     /// The proxy's name [default: the home's audience]
     #[arg(long, value_name = "A")]
     audience: Option<String>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
@@ -62,7 +65,7 @@ impl Args {
         let context = Context::new(&audience, purpose);
         let proof = Proof::sign(&key, &sealed.sha256(), UnixSeconds::now(), ttl_s, random::bytes()?, &context)
             .map_err(|error| Failure::of(&error))?;
-        print(Credentials { capability: sealed, proof }.to_text())?;
+        print_one("credentials", Credentials { capability: sealed, proof }.to_text(), self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }
