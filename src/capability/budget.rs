@@ -392,9 +392,9 @@ fn take_all(entry: &Entry, announced: u64, now: UnixSeconds) -> Result<(), Budge
     })
 }
 
-/// What one request has taken. The call stays counted whatever becomes of the request; bytes are settled at its end.
-/// Dropped without being settled, it gives nothing back.
-#[must_use = "a request is counted from now on: meter its bytes, and settle at its end"]
+/// What one request has taken. The call stays counted whatever becomes of the request; dropped, it gives back what was
+/// announced and not sent, so it lives as long as either body of the request.
+#[must_use = "a request is counted from now on: meter its bytes"]
 pub struct Reservation {
     lines: Arc<Lines>,
     /// Bytes up that were taken in advance.
@@ -423,14 +423,6 @@ impl Reservation {
         self.take(BudgetKind::BytesDown, bytes)
     }
 
-    /// Ends the request: what was announced and not sent is given back.
-    pub fn settle(self) {
-        let unsent = self.announced.saturating_sub(self.up.load(Ordering::Relaxed));
-        for entry in self.entries() {
-            entry.give_back(BudgetKind::BytesUp, unsent);
-        }
-    }
-
     /// The bytes that were metered, up and down.
     #[must_use]
     pub fn metered(&self) -> (u64, u64) {
@@ -454,6 +446,15 @@ impl Reservation {
 
     fn entries(&self) -> &[Entry] {
         self.lines.entries.as_deref().unwrap_or_default()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let unsent = self.announced.saturating_sub(self.up.load(Ordering::Relaxed));
+        for entry in self.entries() {
+            entry.give_back(BudgetKind::BytesUp, unsent);
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Args {
 
 /// A method that the proxy serves to nobody, whatever a capability allows.
 fn never_served(method: &Method) -> Option<Denial> {
-    match method.as_str() {
+    match method.as_str().to_ascii_uppercase().as_str() {
         "CONNECT" => Some(before_policy(Code::Framing, "CONNECT inside a tunnel", "another method")),
         "TRACE" | "TRACK" => Some(before_policy(Code::CapabilityDenied, "TRACE is never allowed", "another method")),
         _ => None,

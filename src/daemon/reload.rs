@@ -37,7 +37,7 @@ impl Reload {
                 Ok(()) => tracing::info!("the configuration was read again"),
                 Err(error) => report(&error),
             }
-            self.watcher.set_paths(watched(&self.home, &self.config));
+            self.watcher.set_paths(watched(&self.home, &self.config.files));
         }
     }
 
@@ -80,8 +80,8 @@ fn report(error: &LoadError) {
 }
 
 /// The files whose change matters: what the configuration was read from, the store, and the revocations.
-pub(super) fn watched(home: &Home, config: &Config) -> Vec<PathBuf> {
-    let mut paths = config.files.clone();
+pub(super) fn watched(home: &Home, files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut paths = files.to_vec();
     paths.extend([home.config(), home.secrets(), home.store_key(), home.revoked(), home.services_dir()]);
     paths.sort_unstable();
     paths.dedup();

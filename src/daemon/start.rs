@@ -103,7 +103,10 @@ impl Daemon {
     /// [`StartError`]; nothing runs then.
     pub async fn start(home: &Home, serve: Serve) -> Result<Self, StartError> {
         home.check()?;
+        // First, so that nothing that changes while the files are read is missed.
+        let watcher = Watcher::start(watched(home, &[])).map_err(StartError::Watch)?;
         let config = Arc::new(Config::load(home).map_err(LoadError::Config)?);
+        watcher.set_paths(watched(home, &config.files));
         let started_at = UnixSeconds::now();
         let parts = load_snapshot_parts(home, &config, None)?;
         let trusted = Arc::clone(&parts.trusted);
@@ -113,7 +116,6 @@ impl Daemon {
         let Bound { main, admin, socket } = Bound::bind(home, &config, serve).await?;
         let journal = Journal::open(&config.journal_dir, config.journal)?;
         let own: Vec<SocketAddr> = [&main, &admin].into_iter().flatten().filter_map(Listener::local_address).collect();
-        let watcher = Watcher::start(watched(home, &config)).map_err(StartError::Watch)?;
         let limits = Limits::new(config.limits, started_at);
         let dialer = Dialer::new(own, limits.dial);
         let audience = Arc::clone(&config.audience);

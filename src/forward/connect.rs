@@ -9,7 +9,7 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::prover::Corrected;
@@ -19,6 +19,7 @@ use super::upstream::{self, CONNECT_WITHIN};
 use super::{Shared, prover};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
+use crate::net::duplex::copy_both;
 use crate::net::listener::Stream;
 use crate::net::rewind::Rewind;
 use crate::policy::Code;
@@ -98,7 +99,7 @@ pub(super) fn spawn_copy(shared: &Arc<Shared>, agent: OnUpgrade, proxy: OnUpgrad
             let (Ok(agent), Ok(proxy)) = tokio::join!(agent, proxy) else { return };
             let (Some(mut agent), Some(mut proxy)) = (bare::<TcpStream>(agent), bare::<Stream>(proxy)) else { return };
             // How a tunnel ends is its two ends' affair.
-            let _ = copy_bidirectional_with_sizes(&mut agent, &mut proxy, COPY_BYTES, COPY_BYTES).await;
+            let _ = copy_both(&mut agent, &mut proxy, COPY_BYTES).await;
         };
         tokio::select! {
             () = copied => {}

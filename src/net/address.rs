@@ -31,6 +31,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 100 && (64..128).contains(&b))               // shared address space, RFC 6598
         || a == 127                                           // loopback, RFC 1122
         || (a == 169 && b == 254)                             // link local and metadata services, RFC 3927
+        || address == Ipv4Addr::new(168, 63, 129, 16)         // Azure's metadata service
         || (a == 172 && (16..32).contains(&b))                // private, RFC 1918
         || (a == 192 && b == 0 && (c == 0 || c == 2))         // IETF protocol assignments, TEST-NET-1
         || (a == 192 && b == 31 && c == 196)                  // AS112-v4, RFC 7535

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -60,13 +61,18 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// Removes a socket's file when the listener ends.
+/// Removes a socket's file when the listener ends, if it is still its own.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -88,7 +94,9 @@ impl Listener {
         match UnixListener::bind(path) {
             Ok(listener) => Self::own(listener, path),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if UnixStream::connect(path).await.is_ok() {
+                // Only a socket that nobody listens on refuses; a busy one has another error.
+                let dead = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+                if !UnixStream::connect(path).await.as_ref().is_err_and(dead) {
                     return Err(error);
                 }
                 std::fs::remove_file(path)?;
@@ -99,9 +107,10 @@ impl Listener {
     }
 
     fn own(listener: UnixListener, path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+        let inode = std::fs::symlink_metadata(path)?.ino();
+        Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), inode }))
     }
 
     /// The TCP address that was bound, with the port that port 0 became.
@@ -141,7 +150,7 @@ impl fmt::Display for Listener {
                 Ok(address) => write!(f, "{address}"),
                 Err(_) => f.write_str("tcp"),
             },
-            Self::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+            Self::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod dial;
+pub mod duplex;
 pub mod guard;
 pub mod leaf;
 pub mod listener;

@@ -15,6 +15,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::capability::BlockId;
 use crate::request::{Scheme, Target};
 
 /// At most this many idle HTTP/1.1 connections are kept for one key.
@@ -27,7 +28,7 @@ const IDLE_FOR: Duration = Duration::from_secs(55);
 const READY_WITHIN: Duration = Duration::from_millis(50);
 /// Flow-control windows: 64 KiB would bound a stream to 3 MB/s at 20 ms (RFC 9113 §6.9.2).
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A peer's header list, as RFC 9113 §6.5.2 counts it.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// An HTTP/1.1 answer has at most this many fields, and hyper buffers at most this many bytes.
@@ -44,6 +45,11 @@ pub struct PoolKey {
     pub scheme: Scheme,
     /// The one destination.
     pub target: Target,
+    /// The authority block of whoever asks: nobody waits for, or is cut off with, what another authority does on a
+    /// shared connection.
+    pub authority: BlockId,
+    /// Whether a service names the host exactly: private addresses are open to such a service alone.
+    pub named: bool,
     /// The credential's name; `None` for none.
     pub credential: Option<Arc<str>>,
     /// Connections made under other rules of trust are not used any more.
@@ -150,7 +156,7 @@ pub struct Pool<B> {
 #[derive(Debug)]
 struct Kept<B> {
     http1: Vec<(http1::SendRequest<B>, Instant)>,
-    http2: Option<http2::SendRequest<B>>,
+    http2: Option<(http2::SendRequest<B>, Instant)>,
 }
 
 impl<B> Default for Kept<B> {
@@ -189,10 +195,9 @@ where
 
     fn pop(&self, key: &PoolKey) -> Option<Connection<B>> {
         let mut kept = self.kept.get_mut(key)?;
-        if kept.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
-            kept.http2 = None;
-        }
-        if let Some(shared) = &kept.http2 {
+        kept.http2.take_if(|(shared, _)| shared.is_closed());
+        if let Some((shared, used)) = &mut kept.http2 {
+            *used = Instant::now();
             return Some(Connection::Http2(shared.clone()));
         }
         let (sender, _) = kept.http1.pop()?;
@@ -206,8 +211,8 @@ where
             Connection::Http1(sender) => self.give_http1(key, sender),
             Connection::Http2(sender) => {
                 let mut kept = self.kept.entry(key.clone()).or_default();
-                if !sender.is_closed() && kept.http2.as_ref().is_none_or(http2::SendRequest::is_closed) {
-                    kept.http2 = Some(sender);
+                if !sender.is_closed() && kept.http2.as_ref().is_none_or(|(shared, _)| shared.is_closed()) {
+                    kept.http2 = Some((sender, Instant::now()));
                 }
             }
         }
@@ -230,9 +235,8 @@ where
             let before = kept.http1.len();
             kept.http1.retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE_FOR);
             self.idle.fetch_sub(before - kept.http1.len(), Ordering::Relaxed);
-            if kept.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
-                kept.http2 = None;
-            }
+            // Requests that are under way hold handles of their own.
+            kept.http2.take_if(|(shared, used)| shared.is_closed() || now.duration_since(*used) >= IDLE_FOR);
             !kept.http1.is_empty() || kept.http2.is_some()
         });
     }
@@ -253,7 +257,14 @@ mod tests {
 
     fn key(credential: Option<&str>) -> PoolKey {
         let target = Target::parse("api.test:443").expect("a target");
-        PoolKey { scheme: Scheme::Https, target, credential: credential.map(Arc::from), trust_epoch: 0 }
+        PoolKey {
+            scheme: Scheme::Https,
+            target,
+            named: false,
+            authority: BlockId([0; 32]),
+            credential: credential.map(Arc::from),
+            trust_epoch: 0,
+        }
     }
 
     async fn connection() -> (Connection<Full<Bytes>>, DuplexStream) {
@@ -269,6 +280,8 @@ mod tests {
         assert!(pool.take(&key(Some("bob"))).await.is_none());
         assert!(pool.take(&key(None)).await.is_none());
         assert!(pool.take(&PoolKey { trust_epoch: 1, ..key(Some("alice")) }).await.is_none());
+        assert!(pool.take(&PoolKey { named: true, ..key(Some("alice")) }).await.is_none());
+        assert!(pool.take(&PoolKey { authority: BlockId([1; 32]), ..key(Some("alice")) }).await.is_none());
         assert!(pool.take(&key(Some("alice"))).await.is_some());
         assert!(pool.take(&key(Some("alice"))).await.is_none(), "it was taken out");
     }

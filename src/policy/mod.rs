@@ -17,13 +17,13 @@ pub use code::Code;
 pub use denial::Denial;
 
 /// Evidence that a request is allowed, and what it has reserved. Made by [`decide`] alone, used up by one request.
-#[must_use = "a permit is for one request: forward it, meter it, settle it"]
+#[must_use = "a permit is for one request: forward it, and meter it"]
 pub struct Permit {
     reservation: Reservation,
 }
 
 impl Permit {
-    /// The reservation, to meter and to settle.
+    /// The reservation, to meter.
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }

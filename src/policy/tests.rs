@@ -8,7 +8,7 @@ use crate::capability::{
 
 fn decided(verified: &Verified, facts: &Facts<'_>) -> Result<(), Box<Denial>> {
     let account = Ledger::new().account(verified, facts.time);
-    decide(verified, facts, &Revocations::default(), &account).map(|permit| permit.into_reservation().settle())
+    decide(verified, facts, &Revocations::default(), &account).map(|permit| drop(permit.into_reservation()))
 }
 
 fn denial(verified: &Verified, facts: &Facts<'_>) -> Denial {
@@ -144,7 +144,7 @@ fn budgets_count_only_what_caveats_allow() {
     for _ in 0..3 {
         assert_eq!(decide(&denied).expect_err("denied").code, Code::CapabilityDenied);
     }
-    decide(&allowed).expect("the one call").into_reservation().settle();
+    drop(decide(&allowed).expect("the one call").into_reservation());
     let denial = decide(&allowed).expect_err("used up");
     assert_eq!((denial.code, denial.block), (Code::BudgetExhausted, Some(0)));
     assert!(denial.hint.as_ref().is_some_and(|hint| hint.ends_with("--calls 2")), "{:?}", denial.hint);
@@ -161,7 +161,7 @@ fn a_reached_rate_says_how_long_to_wait() {
     let request = Request::to("/v1");
     let decide = |time| decide(&capability, &Facts { time, ..request.facts() }, &Revocations::default(), &account);
     let start = crate::clock::UnixSeconds(NOW.get() / 60 * 60);
-    decide(start).expect("the first").into_reservation().settle();
+    drop(decide(start).expect("the first").into_reservation());
     let denial = decide(start + 20).expect_err("the second");
     assert_eq!((denial.code, denial.retry_after_s), (Code::RateLimited, Some(40)));
     assert!(decide(start + 60).is_ok());

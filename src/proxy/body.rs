@@ -29,6 +29,9 @@ pub(super) struct Meter {
     client_failed: AtomicBool,
     foreign_trailer: AtomicBool,
     exhausted: AtomicBool,
+    /// The exchange is over: what is left of the request's body goes nowhere.
+    closed: AtomicBool,
+    uplink: AtomicWaker,
     since: Instant,
 }
 
@@ -41,6 +44,8 @@ impl Meter {
             client_failed: AtomicBool::new(false),
             foreign_trailer: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            uplink: AtomicWaker::new(),
             since,
         }
     }
@@ -76,6 +81,18 @@ impl Meter {
     /// True when the exchange ends because of a budget.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Ends the request's body, wherever it is: the journal has its line, and nobody asks policy any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.uplink.wake();
+    }
+
+    /// True when the exchange is over. Else the uplink is woken at its end.
+    fn poll_closed(&self, cx: &Context<'_>) -> bool {
+        self.uplink.register(cx.waker());
+        self.closed.load(Ordering::Acquire)
     }
 
     /// True when a trailer held a credential of the agent's own.
@@ -179,6 +196,12 @@ impl Body for Uplink {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        if self.meter.poll_closed(cx) {
+            return Poll::Ready(Some(Err("the answer came before the end of the request".into())));
+        }
         if let Some(gate) = &self.gate {
             if gate.poll_open(cx).is_pending() {
                 return Poll::Pending;

@@ -14,6 +14,7 @@ use super::body::Meter;
 use super::exchange::Exchange;
 use super::relay::RECHECK_EVERY;
 use crate::capability::Reservation;
+use crate::net::duplex::copy_both;
 use crate::policy::Code;
 
 /// Bytes on their way in one direction. Two of these per tunnel.
@@ -26,19 +27,15 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let meter = Arc::clone(&exchange.meter);
-    let mut upstream = Metered { inner: upstream, meter: Arc::clone(&meter), reservation: exchange.reservation() };
-    let mut copying = std::pin::pin!(tokio::io::copy_bidirectional_with_sizes(
-        &mut client,
-        &mut upstream,
-        BUFFER_BYTES,
-        BUFFER_BYTES
-    ));
+    let mut upstream =
+        Metered { inner: upstream, meter: Arc::clone(&meter), reservation: exchange.reservation(), paid: 0 };
+    let mut copying = std::pin::pin!(copy_both(&mut client, &mut upstream, BUFFER_BYTES));
     let mut progress = (0, Instant::now());
     loop {
         tokio::select! {
             ended = copying.as_mut() => {
                 return match ended {
-                    Ok(_) => Ok(()),
+                    Ok(()) => Ok(()),
                     Err(_) if meter.is_exhausted() => Err(Code::BudgetExhausted),
                     Err(_) => Err(Code::UpstreamProtocol),
                 };
@@ -69,18 +66,30 @@ struct Metered<T> {
     meter: Arc<Meter>,
     /// Given when some block of the chain has a budget.
     reservation: Option<Arc<Reservation>>,
+    /// Bytes that are paid for and not yet taken by `inner`.
+    paid: usize,
 }
 
 impl<T> Metered<T> {
-    fn sent_up(&self, bytes: usize) -> io::Result<usize> {
+    /// Takes from the budget before anything is sent.
+    fn pay(&mut self, bytes: usize) -> io::Result<()> {
+        let unpaid = bytes.saturating_sub(self.paid);
+        if self.reservation.as_ref().is_some_and(|taken| !taken.add_up(unpaid as u64)) {
+            return Err(self.exhausted());
+        }
+        self.paid += unpaid;
+        Ok(())
+    }
+
+    fn sent_up(&mut self, bytes: usize) -> usize {
         self.meter.add_up(bytes);
-        let allowed = self.reservation.as_ref().is_none_or(|taken| taken.add_up(bytes as u64));
-        if allowed { Ok(bytes) } else { Err(self.exhausted()) }
+        self.paid = self.paid.saturating_sub(bytes);
+        bytes
     }
 
     fn exhausted(&self) -> io::Error {
         self.meter.exhaust();
-        io::Error::other("the budget of bytes is used up")
+        io::Error::new(io::ErrorKind::QuotaExceeded, "the budget of bytes is used up")
     }
 }
 
@@ -100,8 +109,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.pay(buf.len())?;
         let bytes = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        Poll::Ready(self.sent_up(bytes))
+        Poll::Ready(Ok(self.sent_up(bytes)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -117,8 +127,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.pay(bufs.iter().map(|buf| buf.len()).sum())?;
         let bytes = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
-        Poll::Ready(self.sent_up(bytes))
+        Poll::Ready(Ok(self.sent_up(bytes)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,7 +16,7 @@ use super::tunnel::Tunnel;
 use super::{Drain, Proxy, exchange, passthrough, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
-use crate::net::guard::{Guard, GuardState};
+use crate::net::guard::{Guard, GuardState, waits_for_answer};
 use crate::net::listener::{Peer, Stream};
 use crate::policy::Code;
 use crate::request::{Scheme, Target};
@@ -67,8 +67,9 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
         }
         return response;
     }
+    let waits = waits_for_answer(&request);
     let response = absolute(outer, request).await;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if waits && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         outer.guard.resume();
     }
     response

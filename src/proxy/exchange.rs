@@ -20,7 +20,7 @@ use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
 use super::{Drain, Proxy};
 use crate::audit::{Ending, Entry, Event, Intent, Outcome};
-use crate::capability::Reservation;
+use crate::capability::{Block, BlockId, Reservation};
 use crate::clock::UnixSeconds;
 use crate::credential::SecretName;
 use crate::net::guard::GuardState;
@@ -219,6 +219,8 @@ impl Exchange {
         PoolKey {
             scheme: self.tunnel.scheme,
             target: self.tunnel.target.clone(),
+            named: self.named_exactly(),
+            authority: self.tunnel.who.verified.blocks().first().map_or(BlockId([0; 32]), Block::id),
             credential: self.credential().map(|name| Arc::from(name.as_str())),
             trust_epoch: self.snapshot.trust_epoch(),
         }
@@ -265,10 +267,7 @@ impl Exchange {
     fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>) {
         let Some(entry) = self.entry.take() else { return };
         self.tunnel.who.proxy.metrics.ended(ending);
-        // A body that is still on its way holds the other reference; then nothing is given back.
-        if let Some(reservation) = self.reservation.take().and_then(Arc::into_inner) {
-            reservation.settle();
-        }
+        self.meter.close();
         entry.finish(&Outcome {
             ending,
             code: code.map(Code::as_str),

@@ -163,6 +163,7 @@ pub(super) fn address(
     }
     *request.uri_mut() = Uri::from(path_and_query.clone());
     *request.version_mut() = Version::HTTP_11;
+    join_cookies(request.headers_mut());
     if let Ok(host) = HeaderValue::from_str(&authority) {
         request.headers_mut().insert(header::HOST, host);
     }
@@ -170,6 +171,16 @@ pub(super) fn address(
     let unknown_length = http_body::Body::size_hint(request.body()).exact().is_none();
     if unknown_length && matches!(*request.method(), Method::GET | Method::HEAD) {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// HTTP/2 may split the one `Cookie` that HTTP/1.1 has (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -269,4 +280,22 @@ pub(super) fn open_on_continue(request: &mut Request<Uplink>, gate: &Arc<ExpectG
             gate.open();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let joined = |crumbs: &[&'static str]| {
+            let mut headers: HeaderMap =
+                crumbs.iter().map(|crumb| (header::COOKIE, HeaderValue::from_static(crumb))).collect();
+            join_cookies(&mut headers);
+            headers.get_all(header::COOKIE).iter().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&["a=1", "b=2; c=3"]), ["a=1; b=2; c=3"]);
+        assert_eq!(joined(&["a=1"]), ["a=1"]);
+        assert_eq!(joined(&[]), [""; 0]);
+    }
 }

@@ -113,13 +113,14 @@ fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&Arc<GuardS
         }
         None => {}
     }
-    match request.method().as_str() {
-        "CONNECT" => return Err(Refusal::new(Code::Framing, "CONNECT inside a tunnel").closing()),
-        "TRACE" | "TRACK" => {
-            let refusal = Refusal::new(Code::CapabilityDenied, "TRACE is never allowed");
-            return Err(refusal.hint("capctl explain --cap FILE GET URL, with another method"));
-        }
-        _ => {}
+    // Methods are case-sensitive (RFC 9110 §9.1), but not to every server.
+    let is = |method: &str| request.method().as_str().eq_ignore_ascii_case(method);
+    if is("CONNECT") {
+        return Err(Refusal::new(Code::Framing, "CONNECT inside a tunnel").closing());
+    }
+    if is("TRACE") || is("TRACK") {
+        let refusal = Refusal::new(Code::CapabilityDenied, "TRACE is never allowed");
+        return Err(refusal.hint("capctl explain --cap FILE GET URL, with another method"));
     }
     same_destination(tunnel, request).map_err(Refusal::closing)
 }

@@ -60,12 +60,16 @@ pub(super) async fn run(opened: Opened, upgrade: OnUpgrade, drain: Drain) {
             let _ = client.write_all(&UNRECOGNIZED_NAME).await;
             return None;
         }
+        if exchange.reservation().is_some_and(|taken| !taken.add_up(hello.bytes.len() as u64)) {
+            return Some(Err(Code::BudgetExhausted));
+        }
         upstream.write_all(&hello.bytes).await.ok()?;
-        Some((client, hello.bytes.len()))
+        Some(Ok((client, hello.bytes.len())))
     };
     let greeted = tokio::time::timeout(patience, greeting).await.ok().flatten();
-    let Some((client, bytes)) = greeted else {
-        return exchange.cut(Code::Misdirected, StatusCode::OK);
+    let (client, bytes) = match greeted.unwrap_or(Err(Code::Misdirected)) {
+        Ok(greeted) => greeted,
+        Err(code) => return exchange.cut(code, StatusCode::OK),
     };
     exchange.meter.add_up(bytes);
     match carry(&mut exchange, client, upstream, &drain).await {

@@ -19,7 +19,7 @@ use super::respond::Refusal;
 use super::tunnel::Tunnel;
 use super::{Drain, exchange};
 use crate::clock::UnixSeconds;
-use crate::net::guard::Guard;
+use crate::net::guard::{Guard, waits_for_answer};
 use crate::net::listener::Stream;
 use crate::net::rewind::Rewind;
 use crate::policy::Code;
@@ -127,8 +127,9 @@ where
             let (tunnel, guard, drain) = (Arc::clone(&tunnel), Arc::clone(&guard), drain.clone());
             async move {
                 let snapshot = tunnel.who.proxy.live.snapshot();
+                let waits = waits_for_answer(&request);
                 let response = exchange::answer(tunnel, snapshot, request, Some(&guard), &drain).await;
-                if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                if waits && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                     guard.resume();
                 }
                 Ok::<_, Infallible>(response)

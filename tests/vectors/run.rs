@@ -83,7 +83,7 @@ pub(crate) fn requests(capabilities: &Value, file: &Value) {
         let account = Ledger::new().account(&verified, facts.time);
         let (verdict, code, block) = match policy::decide(&verified, &facts, &Revocations::default(), &account) {
             Ok(permit) => {
-                permit.into_reservation().settle();
+                drop(permit.into_reservation());
                 ("allowed", Value::Null, Value::Null)
             }
             Err(denial) => ("denied", json!(denial.code.as_str()), json!(denial.block)),

@@ -54,7 +54,9 @@ fn what_is_not_tls_is_refused_where_tls_is_spoken() {
 #[test]
 fn no_connect_and_no_trace_inside_a_tunnel() {
     let world = World::new(Alpn::Both);
-    for (method, target) in [("CONNECT", "other.acme.test:443"), ("TRACE", "/v1/items"), ("TRACK", "/v1/items")] {
+    for (method, target) in
+        [("CONNECT", "other.acme.test:443"), ("TRACE", "/v1/items"), ("TRACK", "/v1/items"), ("tRACE", "/v1/items")]
+    {
         let mut tunnel = world.agent.tunnel(HOST);
         tunnel.send(&format!("{method} {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
         let head = tunnel.head();

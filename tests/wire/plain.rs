@@ -119,6 +119,22 @@ fn a_budget_of_bytes_that_is_used_up_refuses_the_next_request() {
     assert_eq!(agent.get(HOST, "/v1/items").code(), "budget_exhausted");
 }
 
+#[test]
+fn announced_bytes_that_were_not_sent_are_given_back() {
+    // The host refuses connections: nothing of the body goes anywhere.
+    let mut env = TestEnv::new();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    env.acme_at(SECRET, unused);
+    let daemon = env.start();
+    let budget = Budget { kind: BudgetKind::BytesUp, limit: 100 };
+    let holder = env.mint_with("thrifty", &["acme"], vec![budget], vec![]);
+    let agent = Agent::new(&env, &daemon, Some(&holder.presentation()));
+    for _ in 0..3 {
+        assert_eq!(agent.request("POST", HOST, "/x", "", &[b'x'; 80]).code(), "upstream_refused");
+    }
+    assert_eq!(agent.request("POST", HOST, "/x", "", &[b'x'; 101]).code(), "budget_exhausted");
+}
+
 fn with_budget(world: &World, bytes_down: u64) -> Agent {
     let budget = Budget { kind: BudgetKind::BytesDown, limit: bytes_down };
     let holder = world.env.mint_with("thrifty", &["acme"], vec![budget], vec![]);

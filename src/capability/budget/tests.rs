@@ -36,7 +36,7 @@ fn a_limit_is_exact_and_zero_allows_none() {
     for limit in [0, 1, 3] {
         let account = Ledger::new().account(&with(&[calls(limit)], &[]), NOW);
         for _ in 0..limit {
-            account.reserve(Some(0), NOW).expect("within the limit").settle();
+            drop(account.reserve(Some(0), NOW).expect("within the limit"));
         }
         assert_eq!(account.reserve(Some(0), NOW).err(), Some(exhausted(0, BudgetKind::Calls, limit)));
     }
@@ -50,11 +50,11 @@ fn subtrees_share_what_their_common_block_has_left() {
     let right = delegated(&parent, ALICE, WORKER, &[], &[calls(4)]);
     let (left, right) = (account(&ledger, &left), account(&ledger, &right));
     for _ in 0..3 {
-        left.reserve(Some(0), NOW).expect("within both limits").settle();
+        drop(left.reserve(Some(0), NOW).expect("within both limits"));
     }
     assert_eq!(left.reserve(Some(0), NOW).err(), Some(exhausted(1, BudgetKind::Calls, 3)));
     for _ in 0..2 {
-        right.reserve(Some(0), NOW).expect("two of five are left").settle();
+        drop(right.reserve(Some(0), NOW).expect("two of five are left"));
     }
     assert_eq!(right.reserve(Some(0), NOW).err(), Some(exhausted(0, BudgetKind::Calls, 5)));
 }
@@ -66,7 +66,7 @@ fn attaching_the_same_delegation_again_does_not_refill_it() {
     let once = delegated(&parent, ALICE, ORCHESTRATOR, &[], &[calls(1)]);
     // Sealed and unsealed, and below the same holder with another agent: other bytes, the same block.
     let sealed = once.seal().expect("seals");
-    account(&ledger, &once).reserve(Some(0), NOW).expect("the first").settle();
+    drop(account(&ledger, &once).reserve(Some(0), NOW).expect("the first"));
     assert_eq!(account(&ledger, &sealed).reserve(Some(0), NOW).err(), Some(exhausted(1, BudgetKind::Calls, 1)));
 }
 
@@ -79,8 +79,8 @@ fn a_refusal_takes_nothing_from_blocks_that_had_room() {
     for _ in 0..10 {
         assert_eq!(spent.reserve(Some(10), NOW).err(), Some(exhausted(1, BudgetKind::Calls, 0)));
     }
-    other.reserve(Some(50), NOW).expect("untouched").settle();
-    other.reserve(Some(50), NOW).expect("untouched").settle();
+    drop(other.reserve(Some(50), NOW).expect("untouched"));
+    drop(other.reserve(Some(50), NOW).expect("untouched"));
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn announced_bytes_are_reserved_and_the_rest_is_given_back() {
     let first = account.reserve(Some(80), NOW).expect("room");
     assert_eq!(account.reserve(Some(21), NOW).err(), Some(exhausted(0, BudgetKind::BytesUp, 100)));
     assert!(first.add_up(30));
-    first.settle();
+    drop(first);
     let second = account.reserve(Some(70), NOW).expect("50 were given back");
     assert!(second.add_up(70));
     assert!(!second.add_up(1), "nothing is left beyond what was announced");
-    second.settle();
+    drop(second);
     assert!(account.reserve(Some(0), NOW).is_ok(), "an empty body needs no room");
     assert_eq!(account.reserve(None, NOW).err(), Some(exhausted(0, BudgetKind::BytesUp, 100)));
 }
@@ -129,7 +129,7 @@ fn a_body_of_unknown_size_is_metered_as_it_flows() {
     assert!(reservation.add_down(50));
     assert!(!reservation.add_down(1));
     assert!(reservation.add_down(0));
-    reservation.settle();
+    drop(reservation);
     assert_eq!(account.reserve(Some(0), NOW).err(), Some(exhausted(0, BudgetKind::BytesDown, 50)));
 }
 
@@ -142,11 +142,13 @@ fn an_announcement_that_was_too_small_pays_for_the_rest() {
 }
 
 #[test]
-fn a_dropped_reservation_gives_nothing_back() {
+fn the_call_stays_counted_and_sent_bytes_too() {
     let account = Ledger::new().account(&with(&[calls(2), up(100)], &[]), NOW);
-    drop(account.reserve(Some(90), NOW).expect("room"));
-    assert_eq!(account.reserve(Some(11), NOW).err(), Some(exhausted(0, BudgetKind::BytesUp, 100)));
-    assert!(account.reserve(Some(10), NOW).is_ok());
+    let broken_off = account.reserve(Some(90), NOW).expect("room");
+    assert!(broken_off.add_up(40));
+    drop(broken_off);
+    assert_eq!(account.reserve(Some(61), NOW).err(), Some(exhausted(0, BudgetKind::BytesUp, 100)));
+    assert!(account.reserve(Some(60), NOW).is_ok());
     assert_eq!(account.reserve(Some(0), NOW).err(), Some(exhausted(0, BudgetKind::Calls, 2)));
 }
 
@@ -170,7 +172,7 @@ fn the_whole_is_bounded_and_makes_room_once_blocks_are_dead() {
         let block = authority(&[&super::super::expires_at(NOW + 60)], &[calls(9)], &[]);
         verify_ok(&mint(&key(ROOT), 1, &block, [seed; 32]).expect("mints"))
     };
-    let reserve = |seed, now| ledger.account(&tree(seed), now).reserve(Some(0), now).map(Reservation::settle);
+    let reserve = |seed, now| ledger.account(&tree(seed), now).reserve(Some(0), now).map(drop);
     assert_eq!([reserve(1, NOW), reserve(2, NOW)], [Ok(()), Ok(())]);
     assert_eq!(reserve(3, NOW), Err(BudgetError::TooManyBlocks));
     assert_eq!(reserve(1, NOW), Ok(()), "what is counted goes on");
@@ -185,7 +187,7 @@ fn counters_are_forgotten_only_when_no_capability_with_their_block_can_be_valid(
     let parent = minted(&authority(&[], &[calls(9)], &[]));
     let short = delegated(&parent, ALICE, ORCHESTRATOR, &[&expiry], &[calls(1)]);
     let other = verify_ok(&delegated(&parent, ALICE, WORKER, &[], &[calls(1)]));
-    account(&ledger, &short).reserve(Some(0), NOW).expect("room").settle();
+    drop(account(&ledger, &short).reserve(Some(0), NOW).expect("room"));
     for now in [NOW, NOW + 60, NOW + 60 + GRACE_S - 1] {
         let refused = ledger.account(&other, now).reserve(Some(0), now).err();
         assert_eq!(refused, Some(BudgetError::TooManyBlocks), "at {now}");
@@ -197,7 +199,7 @@ fn counters_are_forgotten_only_when_no_capability_with_their_block_can_be_valid(
     // The parent's counter has no end, and was not forgotten.
     let parent = account(&ledger, &parent);
     for _ in 0..7 {
-        parent.reserve(Some(0), later).expect("seven of nine are left").settle();
+        drop(parent.reserve(Some(0), later).expect("seven of nine are left"));
     }
     assert_eq!(parent.reserve(Some(0), later).err(), Some(exhausted(0, BudgetKind::Calls, 9)));
 }
@@ -232,7 +234,7 @@ proptest! {
                             if reservation.add_up(body / 2) {
                                 sent.fetch_add(body / 2, Ordering::Relaxed);
                             }
-                            reservation.settle();
+                            drop(reservation);
                         }
                     }
                 });

@@ -21,6 +21,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
+use http::header::UPGRADE;
+use http::{Method, Request, Version};
+use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::time::Sleep;
 
@@ -41,6 +44,13 @@ pub enum Violation {
     /// The head is longer than [`HEAD_BYTES_MAX`] or has more fields than [`HEADERS_MAX`].
     #[error("the message's head is too large")]
     HeadTooLarge,
+}
+
+/// Whether the guard releases nothing after this request's head until it is told of the answer: true for a CONNECT, and
+/// for an `Upgrade` without a body. Said of another request, the answer would be taken for that of the next.
+pub fn waits_for_answer<B: Body>(request: &Request<B>) -> bool {
+    let upgrade = request.headers().contains_key(UPGRADE) && request.body().is_end_stream();
+    request.version() <= Version::HTTP_11 && (*request.method() == Method::CONNECT || upgrade)
 }
 
 /// Values of [`GuardState::answered`]; 0 is "not yet".
@@ -66,7 +76,7 @@ impl GuardState {
         }
     }
 
-    /// Says that the answer to a CONNECT or an upgrade stays in HTTP: the next bytes are a head again.
+    /// Says that the answer to a request that [`waits_for_answer`] stays in HTTP: the next bytes are a head again.
     pub fn resume(&self) {
         self.answer(STAYS_IN_HTTP);
     }
@@ -88,6 +98,20 @@ impl GuardState {
         };
         self.violation.store(code, Ordering::Release);
     }
+}
+
+/// After an answer that came before its request had ended, the rest of the request is read and dropped for at most
+/// this long, so that the peer reads the answer and not a reset (RFC 9112 §9.6).
+const LINGER_FOR: Duration = Duration::from_secs(2);
+
+/// The end of a connection.
+#[derive(Debug)]
+enum Closing {
+    /// Not yet.
+    No,
+    /// The write half is closed; the peer may read what it was sent.
+    Lingering(Pin<Box<Sleep>>),
+    Done,
 }
 
 #[derive(Debug)]
@@ -118,6 +142,7 @@ pub struct Guard<T> {
     head_within: Duration,
     /// Set while a head is incomplete.
     deadline: Option<Pin<Box<Sleep>>>,
+    closing: Closing,
     state: Arc<GuardState>,
 }
 
@@ -133,6 +158,7 @@ impl<T: AsyncRead> Guard<T> {
             expecting: Expecting::Head,
             head_within,
             deadline: None,
+            closing: Closing::No,
             state: Arc::default(),
         }
     }
@@ -218,6 +244,31 @@ impl<T: AsyncRead> Guard<T> {
 }
 
 impl<T: AsyncRead + Unpin> Guard<T> {
+    /// True when the peer has more to send of a request that was answered.
+    fn is_within_message(&self) -> bool {
+        match self.expecting {
+            Expecting::Body(_) | Expecting::Chunked(_) | Expecting::End => true,
+            Expecting::Head | Expecting::Answer => !self.held.is_empty(),
+            Expecting::Anything => false,
+        }
+    }
+
+    /// Reads and drops, until the peer ends its half or a bound is met.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Closing::Lingering(until) = &mut self.closing {
+            let mut bytes = [0; 4096];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let ended = until.as_mut().poll(cx).is_ready() || {
+                let read = ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut buf));
+                read.is_err() || buf.filled().is_empty()
+            };
+            if ended {
+                self.closing = Closing::Done;
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// Releases from `held`; reads more of a head that is not complete. `Ready(false)` at the end.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let held = std::mem::take(&mut self.held);
@@ -308,8 +359,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
         Pin::new(self.inner.get_mut()).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.inner.get_mut()).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let guard = self.get_mut();
+        if let Closing::No = guard.closing {
+            ready!(Pin::new(guard.inner.get_mut()).poll_shutdown(cx))?;
+            guard.closing = if guard.is_within_message() {
+                Closing::Lingering(Box::pin(tokio::time::sleep(LINGER_FOR)))
+            } else {
+                Closing::Done
+            };
+        }
+        guard.poll_linger(cx).map(Ok)
     }
 
     fn poll_write_vectored(

@@ -1,5 +1,5 @@
 use super::*;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Feeds `input` in pieces of `piece` bytes and collects what is released until the input ends, or
 /// until nothing more comes.
@@ -10,7 +10,7 @@ async fn released(input: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>, bo
     let input = input.to_vec();
     let feeding = tokio::spawn(async move {
         for part in input.chunks(piece) {
-            tokio::io::AsyncWriteExt::write_all(&mut client, part).await.expect("fed");
+            client.write_all(part).await.expect("fed");
             tokio::task::yield_now().await;
         }
         drop(client);
@@ -171,7 +171,7 @@ async fn bytes_after_a_connect_wait_for_its_answer() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
-    tokio::io::AsyncWriteExt::write_all(&mut client, &[connect.as_slice(), b"\x16\x03\x01 not a head"].concat())
+    AsyncWriteExt::write_all(&mut client, &[connect.as_slice(), b"\x16\x03\x01 not a head"].concat())
         .await
         .expect("fed");
     let mut buf = [0; 4096];
@@ -191,7 +191,7 @@ async fn a_refused_connect_leaves_the_connection_usable() {
     let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
     for _ in 0..3 {
-        tokio::io::AsyncWriteExt::write_all(&mut client, connect).await.expect("fed");
+        client.write_all(connect).await.expect("fed");
         let mut buf = [0; 4096];
         let length = guard.read(&mut buf).await.expect("the head");
         assert_eq!(&buf[..length], connect);
@@ -206,14 +206,14 @@ async fn after_an_upgrade_everything_passes_unread() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let mut guard = Guard::new(server, HEAD_WITHIN);
     let state = guard.state();
-    tokio::io::AsyncWriteExt::write_all(&mut client, &[head.as_slice(), frames].concat()).await.expect("fed");
+    client.write_all(&[head.as_slice(), frames].concat()).await.expect("fed");
     let mut buf = [0; 4096];
     let length = guard.read(&mut buf).await.expect("the head");
     assert_eq!(&buf[..length], head, "frames sent early are not taken for a request");
     state.leave();
     let length = guard.read(&mut buf).await.expect("the frames");
     assert_eq!(&buf[..length], frames);
-    tokio::io::AsyncWriteExt::write_all(&mut client, frames).await.expect("fed");
+    client.write_all(frames).await.expect("fed");
     let length = guard.read(&mut buf).await.expect("more frames");
     assert_eq!((&buf[..length], state.violation()), (frames.as_slice(), None));
 }
@@ -225,7 +225,43 @@ async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
     let mut buf = [0; 4096];
     let idle = tokio::time::timeout(HEAD_WITHIN * 10, guard.read(&mut buf)).await;
     assert!(idle.is_err(), "nothing has begun, so nothing is late");
-    tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nHo").await.expect("fed");
+    client.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("fed");
     let late = tokio::time::timeout(HEAD_WITHIN * 10, guard.read(&mut buf)).await.expect("the guard's own end");
     assert_eq!(late.expect_err("too late").kind(), io::ErrorKind::TimedOut);
+}
+
+/// What a peer sees that goes on sending after it was answered: whether its bytes are taken, and how the input ends.
+async fn closes_after(head: &str, rest: &[u8]) -> (bool, Option<usize>) {
+    let (mut client, server) = tokio::io::duplex(256);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
+    client.write_all(head.as_bytes()).await.expect("taken");
+    let mut buf = [0; 256];
+    guard.read_exact(&mut buf[..head.len()]).await.expect("released");
+    let closing = tokio::spawn(async move { guard.shutdown().await });
+    tokio::task::yield_now().await;
+    let taken = client.write_all(rest).await.is_ok();
+    let end = client.read(&mut buf).await.ok();
+    drop(client);
+    closing.await.expect("no panic").expect("closed");
+    (taken, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_an_answered_request_is_read_and_dropped() {
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n";
+    assert_eq!(closes_after(post, &[b'x'; 2000]).await, (true, Some(0)));
+    // Of a request that has ended nothing is waited for.
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(closes_after(get, &[b'x'; 2000]).await, (false, Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_ends_its_request_is_not_waited_for() {
+    let (mut client, server) = tokio::io::duplex(256);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").await.expect("taken");
+    let mut buf = [0; 256];
+    assert!(guard.read(&mut buf).await.expect("released") > 0);
+    tokio::time::timeout(LINGER_FOR * 2, guard.shutdown()).await.expect("in time").expect("closed");
+    drop(client);
 }
