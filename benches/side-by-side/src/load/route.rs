@@ -1,0 +1,153 @@
+//! The way of a client to the origin: through a proxy's CONNECT, or straight.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use http::header::{AUTHORIZATION, HOST as HOST_HEADER, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::body::{self, AnyBody};
+use crate::origin::ANSWER;
+use crate::rows::Running;
+use crate::stage::{self, HOST, INJECTED, PLACEHOLDER};
+
+/// The longest answer to a CONNECT.
+const HEAD_BYTES_MAX: usize = 4096;
+
+/// A client of one row.
+pub(crate) struct Route<'a> {
+    running: &'a Running,
+    h1: Arc<ClientConfig>,
+    h2: Arc<ClientConfig>,
+}
+
+impl<'a> Route<'a> {
+    /// A client that makes every handshake a full one.
+    pub(crate) fn new(running: &'a Running) -> anyhow::Result<Self> {
+        let mut config = stage::client_tls(&running.ca)?;
+        config.resumption = Resumption::disabled();
+        Ok(Self::with(running, &config))
+    }
+
+    fn with(running: &'a Running, config: &ClientConfig) -> Self {
+        let offering = |h2| {
+            let mut config = config.clone();
+            config.alpn_protocols = if h2 { vec![b"h2".to_vec()] } else { stage::alpn(false) };
+            Arc::new(config)
+        };
+        Self { running, h1: offering(false), h2: offering(true) }
+    }
+
+    /// An HTTP/1.1 connection to `host`, in a tunnel of its own.
+    pub(crate) async fn h1(&self, host: &str) -> anyhow::Result<H1> {
+        let stream = self.tls(host, &self.h1).await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        Ok(H1(sender))
+    }
+
+    /// An HTTP/2 connection, likewise.
+    pub(crate) async fn h2(&self, host: &str) -> anyhow::Result<H2> {
+        let stream = self.tls(host, &self.h2).await.context("no HTTP/2 to the client")?;
+        ensure!(stream.get_ref().1.alpn_protocol() == Some(b"h2"), "no HTTP/2 to the client");
+        let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        Ok(H2(sender))
+    }
+
+    async fn tls(&self, host: &str, config: &Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
+        let stream = match self.running.proxy() {
+            Some(proxy) => self.tunnel(TcpStream::connect(proxy).await?, host).await?,
+            None => TcpStream::connect(self.running.origin).await?,
+        };
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(host.to_owned())?;
+        Ok(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?)
+    }
+
+    async fn tunnel(&self, mut stream: TcpStream, host: &str) -> anyhow::Result<TcpStream> {
+        let target = format!("{host}:443");
+        let proof = match &self.running.agent {
+            Some(agent) => format!("Proxy-Authorization: Cap {}\r\n", agent.credentials(&target)?),
+            None => String::new(),
+        };
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proof}\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        // The proxy says nothing after this head before the client has spoken.
+        let mut answer = [0; HEAD_BYTES_MAX];
+        let mut filled = 0;
+        while !answer[..filled].ends_with(b"\r\n\r\n") {
+            let read = stream.read(&mut answer[filled..]).await?;
+            ensure!(read > 0, "the proxy ends at the CONNECT");
+            filled += read;
+        }
+        let accepted = answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.0 200");
+        ensure!(accepted, "CONNECT: {}", String::from_utf8_lossy(&answer[..filled]));
+        Ok(stream)
+    }
+
+    /// What a client of this row sends where the credential belongs.
+    pub(crate) fn authorization(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.running.row.injects() { PLACEHOLDER } else { INJECTED })
+    }
+}
+
+/// An HTTP/1.1 connection.
+pub(crate) struct H1(http1::SendRequest<AnyBody>);
+
+impl H1 {
+    pub(crate) async fn send(&mut self, mut request: Request<AnyBody>) -> anyhow::Result<Response<Incoming>> {
+        let host = HeaderValue::from_str(request.uri().host().unwrap_or(HOST))?;
+        let path = request.uri().path().parse()?;
+        *request.uri_mut() = path;
+        request.headers_mut().insert(HOST_HEADER, host);
+        self.0.ready().await?;
+        ok(self.0.send_request(request).await?)
+    }
+
+    /// Asks for the usual answer, and fails on any other.
+    pub(crate) async fn ask(&mut self, authorization: &HeaderValue) -> anyhow::Result<()> {
+        expected(self.send(get(&format!("https://{HOST}/v1/items/7"), authorization)?).await?).await
+    }
+}
+
+/// An HTTP/2 connection, or a handle on one.
+#[derive(Clone)]
+pub(crate) struct H2(http2::SendRequest<AnyBody>);
+
+impl H2 {
+    /// The same as [`H1::ask`].
+    pub(crate) async fn ask(&mut self, authorization: &HeaderValue) -> anyhow::Result<()> {
+        self.0.ready().await?;
+        let request = get(&format!("https://{HOST}/v1/items/7"), authorization)?;
+        expected(ok(self.0.send_request(request).await?)?).await
+    }
+}
+
+/// A request for this address.
+pub(crate) fn get(uri: &str, authorization: &HeaderValue) -> anyhow::Result<Request<AnyBody>> {
+    let request = Request::builder().method(Method::GET).uri(uri).header(AUTHORIZATION, authorization);
+    Ok(request.body(body::empty())?)
+}
+
+fn ok(response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
+    ensure!(response.status() == StatusCode::OK, "answered {}", response.status());
+    Ok(response)
+}
+
+async fn expected(response: Response<Incoming>) -> anyhow::Result<()> {
+    let answer = response.into_body().collect().await?.to_bytes();
+    ensure!(answer == ANSWER, "another answer came: {}", String::from_utf8_lossy(&answer));
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Narrows beside a bare pass-through and other proxies: the same load, the same minute, the same machine.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what this program is for")]
+
+mod body;
+mod load;
+mod measure;
+mod origin;
+mod rows;
+mod stage;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum as _};
+
+use load::{Figures, Mode, Settings};
+use measure::Cores;
+use rows::part::Part;
+use rows::{Row, Running, Stage};
+use table::Line;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Measures proxies side by side and prints one table.
+#[derive(Debug, Parser)]
+struct Args {
+    /// `bare` and `narrows` in the modes that say most: a minute or two
+    #[arg(long)]
+    quick: bool,
+    /// The rows to measure
+    #[arg(long, value_delimiter = ',', value_name = "ROW,ROW")]
+    only: Vec<Row>,
+    /// The modes to measure them in
+    #[arg(long, value_delimiter = ',', value_name = "MODE,MODE")]
+    modes: Vec<Mode>,
+    /// How long a window is
+    #[arg(long, default_value_t = 1.2)]
+    seconds: f64,
+    /// How often each figure is taken, in turns
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+    /// Where the figures also go, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// One process of the bench
+    #[command(hide = true)]
+    Part {
+        #[command(subcommand)]
+        part: Part,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut args = Args::parse();
+    if let Some(Command::Part { part }) = args.command.take() {
+        return part.play();
+    }
+    let cores = Cores::choose()?;
+    if cores.shared() {
+        eprintln!("only one core may be used: everything shares it, and rates and waits say little");
+    }
+    measure::pin(cores.load)?;
+    let lines = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measured(&args, cores))?;
+    table::print(&lines);
+    if let Some(file) = &args.json {
+        std::fs::write(file, table::json(&lines)?)?;
+    }
+    Ok(())
+}
+
+async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
+    let stage = Stage::set(cores)?;
+    let settings = Settings { window: Duration::from_secs_f64(args.seconds) };
+    let mut running = Vec::new();
+    for row in args.rows() {
+        match row.start(&stage) {
+            Ok(started) => running.push(started),
+            Err(error) => eprintln!("{}: skipped: {error:#}", row.name()),
+        }
+    }
+    let mut lines = Vec::new();
+    for mode in args.modes() {
+        eprintln!("{} …", mode.name());
+        lines.extend(in_turns(mode, &running, &stage, settings, args.rounds).await);
+    }
+    Ok(lines)
+}
+
+/// One mode for all rows, round by round, so that what disturbs this machine disturbs them alike.
+async fn in_turns(mode: Mode, rows: &[Running], stage: &Stage, settings: Settings, rounds: usize) -> Vec<Line> {
+    let mut taken: Vec<Result<Vec<Figures>, String>> = rows.iter().map(|_| Ok(Vec::new())).collect();
+    for _ in 0..rounds.max(1) {
+        for (running, taken) in rows.iter().zip(&mut taken) {
+            let Ok(figures) = taken else { continue };
+            match mode.run(running, stage, settings).await {
+                Ok(round) => figures.push(round),
+                Err(error) => *taken = Err(format!("{error:#}")),
+            }
+        }
+    }
+    let line = |(running, taken): (&Running, Result<Vec<Figures>, String>)| {
+        let figures = taken.map(|rounds| table::merge(&rounds));
+        Line { mode, row: running.row, figures }
+    };
+    rows.iter().zip(taken).map(line).collect()
+}
+
+impl Args {
+    fn rows(&self) -> Vec<Row> {
+        if !self.only.is_empty() {
+            return self.only.clone();
+        }
+        if self.quick {
+            return vec![Row::Bare, Row::BareH2, Row::Narrows, Row::NarrowsH2];
+        }
+        Row::value_variants().to_vec()
+    }
+
+    fn modes(&self) -> Vec<Mode> {
+        if self.modes.is_empty() { Mode::value_variants().to_vec() } else { self.modes.clone() }
+    }
+}

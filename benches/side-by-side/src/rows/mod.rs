@@ -1,0 +1,147 @@
+//! The rows of the table: what is measured, each in a process of its own.
+
+mod bare;
+mod connect;
+mod connector;
+mod hudsucker;
+mod narrows;
+pub(crate) mod part;
+mod process;
+mod tunnel;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::measure::{Cores, Tree};
+use crate::stage::{self, Agent, ORIGIN, Origins, PROXY};
+pub(crate) use process::Process;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// No proxy: client and origin on one core
+    Direct,
+    /// A CONNECT tunnel that ends no TLS
+    Tunnel,
+    /// A pass-through that ends TLS and injects, and does no more; the origin speaks HTTP/1.1
+    Bare,
+    /// The same, with HTTP/2 to the origin
+    BareH2,
+    /// Narrows, with everything on; the origin speaks HTTP/1.1
+    Narrows,
+    /// The same, with an origin that offers HTTP/2
+    NarrowsH2,
+    /// hudsucker
+    Hudsucker,
+}
+
+/// Where everything of this run is.
+pub(crate) struct Stage {
+    pub(crate) folder: TempDir,
+    pub(crate) cores: Cores,
+    pub(crate) origins: Origins,
+    /// Each start of Narrows gets a home of its own.
+    homes: Cell<usize>,
+    /// Alive as long as the stage is.
+    _origin: [Process; 2],
+}
+
+impl Stage {
+    pub(crate) fn set(cores: Cores) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        stage::prepare(folder.path())?;
+        let start = |h2: bool| {
+            let mut arguments = vec!["part".into(), "origin".into(), folder.path().into()];
+            arguments.extend(h2.then(|| "--h2".into()));
+            Process::part(cores.load, cores, &arguments)
+        };
+        let (h1, h2) = (start(false)?, start(true)?);
+        let origins = Origins { h1: h1.address, h2: h2.address };
+        Ok(Self { folder, cores, origins, homes: Cell::new(0), _origin: [h1, h2] })
+    }
+
+    fn home(&self) -> PathBuf {
+        self.homes.set(self.homes.get() + 1);
+        self.folder.path().join(format!("home-{}", self.homes.get()))
+    }
+}
+
+/// A row that runs, and how a client gets through it.
+pub(crate) struct Running {
+    pub(crate) row: Row,
+    process: Option<Process>,
+    /// Whom the client has to trust.
+    pub(crate) ca: PathBuf,
+    /// Who proves itself at each CONNECT, where that is asked for.
+    pub(crate) agent: Option<Agent>,
+    /// Where the client connects when there is no proxy.
+    pub(crate) origin: SocketAddr,
+}
+
+impl Running {
+    pub(crate) fn proxy(&self) -> Option<SocketAddr> {
+        self.process.as_ref().map(|process| process.address)
+    }
+
+    /// What is measured; nothing, when the client talks to the origin itself.
+    pub(crate) fn tree(&self) -> Option<Tree> {
+        self.process.as_ref().map(|process| process.tree)
+    }
+}
+
+impl Row {
+    /// As the table and the command line have it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The pass-through that this row is compared with: the one that speaks to the origin as it does.
+    pub(crate) const fn base(self) -> Self {
+        match self {
+            Self::BareH2 | Self::NarrowsH2 => Self::BareH2,
+            _ => Self::Bare,
+        }
+    }
+
+    /// Whether the credential is put in on the way, or the client has to send it.
+    pub(crate) const fn injects(self) -> bool {
+        !matches!(self, Self::Direct | Self::Tunnel)
+    }
+
+    /// Starts a fresh instance.
+    pub(crate) fn start(self, stage: &Stage) -> anyhow::Result<Running> {
+        let folder = stage.folder.path();
+        let h2 = matches!(self, Self::BareH2 | Self::NarrowsH2);
+        // Whoever only carries bytes lets the client choose.
+        let origin = stage.origins.offering(h2 || !self.injects());
+        let ca = stage::ca_file(folder, if self.injects() { PROXY } else { ORIGIN });
+        let running = Running { row: self, process: None, ca, agent: None, origin };
+        let to = || origin.to_string().into();
+        let arguments = match self {
+            Self::Direct => return Ok(running),
+            Self::Tunnel => vec!["tunnel".into(), to()],
+            Self::Bare => vec!["bare".into(), folder.into(), to()],
+            Self::BareH2 => vec!["bare".into(), folder.into(), to(), "--h2".into()],
+            Self::Hudsucker => vec!["hudsucker".into(), folder.into(), to()],
+            Self::Narrows | Self::NarrowsH2 => return self.start_narrows(stage, running),
+        };
+        Ok(Running { process: Some(part(stage, arguments)?), ..running })
+    }
+
+    fn start_narrows(self, stage: &Stage, running: Running) -> anyhow::Result<Running> {
+        let home = stage.home();
+        let agent = Some(stage::home(stage.folder.path(), &home, running.origin)?);
+        let ca = home.join("ca.pem");
+        let process = Some(part(stage, vec!["narrows".into(), home.into()])?);
+        Ok(Running { process, ca, agent, ..running })
+    }
+}
+
+fn part(stage: &Stage, mut arguments: Vec<std::ffi::OsString>) -> anyhow::Result<Process> {
+    arguments.insert(0, "part".into());
+    Process::part(stage.cores.proxy, stage.cores, &arguments)
+}

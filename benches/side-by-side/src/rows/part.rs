@@ -1,0 +1,69 @@
+//! The parts that this program plays itself, each in a process of its own.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use tokio::net::TcpListener;
+
+use super::{bare, hudsucker, narrows, tunnel};
+use crate::origin;
+
+/// What a process of this program is, when it is not the bench itself.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Part {
+    /// The origin
+    Origin {
+        folder: PathBuf,
+        #[arg(long)]
+        h2: bool,
+    },
+    /// A CONNECT tunnel
+    Tunnel { origin: SocketAddr },
+    /// A pass-through that ends TLS
+    Bare {
+        folder: PathBuf,
+        origin: SocketAddr,
+        #[arg(long)]
+        h2: bool,
+    },
+    /// Narrows on a home
+    Narrows { home: PathBuf },
+    /// hudsucker
+    Hudsucker { folder: PathBuf, origin: SocketAddr },
+}
+
+impl Part {
+    /// Plays it until standard input ends, which it does when the bench does.
+    pub(crate) fn play(self) -> anyhow::Result<()> {
+        std::thread::spawn(|| {
+            let _ = std::io::stdin().read(&mut [0]);
+            std::process::exit(0);
+        });
+        // As many threads as there are cores to run on: one, when this process is pinned.
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.serve())
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        if let Self::Narrows { home } = self {
+            let (_daemon, address) = narrows::start(&home).await?;
+            announce(address);
+            return std::future::pending().await;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        announce(listener.local_addr()?);
+        match self {
+            Self::Origin { folder, h2 } => origin::serve(&folder, h2, listener).await,
+            Self::Tunnel { origin } => tunnel::serve(origin, listener).await,
+            Self::Bare { folder, origin, h2 } => bare::serve(&folder, origin, h2, listener).await,
+            Self::Hudsucker { folder, origin } => hudsucker::serve(&folder, origin, listener).await,
+            Self::Narrows { .. } => Ok(()),
+        }
+    }
+}
+
+/// Tells the bench where this process listens.
+fn announce(address: SocketAddr) {
+    println!("{address}");
+}
