@@ -11,12 +11,13 @@ mod stage;
 mod table;
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
 
 use load::{Figures, Mode, Settings};
-use measure::Cores;
+use measure::{Cores, Others};
 use rows::part::Part;
 use rows::{Row, Running, Stage};
 use table::Line;
@@ -24,6 +25,9 @@ use table::Line;
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A row that hangs in a mode has none of its figures.
+const MODE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Measures proxies side by side and prints one table.
 #[derive(Debug, Parser)]
@@ -43,6 +47,9 @@ struct Args {
     /// How often each figure is taken, in turns
     #[arg(long, default_value_t = 2)]
     rounds: usize,
+    /// The size of the bodies in `down` and `up`, in MiB
+    #[arg(long, default_value_t = 256)]
+    bulk_mib: u64,
     /// Where the figures also go, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,8 +77,10 @@ fn main() -> anyhow::Result<()> {
         eprintln!("only one core may be used: everything shares it, and rates and waits say little");
     }
     measure::pin(cores.load)?;
+    let others = Others::watch();
     let lines = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measured(&args, cores))?;
     table::print(&lines);
+    println!("\nOther programs kept {:.2} cores busy meanwhile.", others.cores());
     if let Some(file) = &args.json {
         std::fs::write(file, table::json(&lines)?)?;
     }
@@ -80,11 +89,11 @@ fn main() -> anyhow::Result<()> {
 
 async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
     let stage = Stage::set(cores)?;
-    let settings = Settings { window: Duration::from_secs_f64(args.seconds) };
+    let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: args.bulk_mib << 20 };
     let mut running = Vec::new();
     for row in args.rows() {
         match row.start(&stage) {
-            Ok(started) => running.push(started),
+            Ok(started) => running.push(Rc::new(started)),
             Err(error) => eprintln!("{}: skipped: {error:#}", row.name()),
         }
     }
@@ -97,18 +106,19 @@ async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
 }
 
 /// One mode for all rows, round by round, so that what disturbs this machine disturbs them alike.
-async fn in_turns(mode: Mode, rows: &[Running], stage: &Stage, settings: Settings, rounds: usize) -> Vec<Line> {
+async fn in_turns(mode: Mode, rows: &[Rc<Running>], stage: &Stage, settings: Settings, rounds: usize) -> Vec<Line> {
     let mut taken: Vec<Result<Vec<Figures>, String>> = rows.iter().map(|_| Ok(Vec::new())).collect();
     for _ in 0..rounds.max(1) {
         for (running, taken) in rows.iter().zip(&mut taken) {
             let Ok(figures) = taken else { continue };
-            match mode.run(running, stage, settings).await {
-                Ok(round) => figures.push(round),
-                Err(error) => *taken = Err(format!("{error:#}")),
+            match tokio::time::timeout(MODE_WITHIN, mode.run(running, stage, settings)).await {
+                Ok(Ok(round)) => figures.push(round),
+                Ok(Err(error)) => *taken = Err(format!("{error:#}")),
+                Err(_) => *taken = Err(format!("not done within {} s", MODE_WITHIN.as_secs())),
             }
         }
     }
-    let line = |(running, taken): (&Running, Result<Vec<Figures>, String>)| {
+    let line = |(running, taken): (&Rc<Running>, Result<Vec<Figures>, String>)| {
         let figures = taken.map(|rounds| table::merge(&rounds));
         Line { mode, row: running.row, figures }
     };
@@ -127,6 +137,12 @@ impl Args {
     }
 
     fn modes(&self) -> Vec<Mode> {
-        if self.modes.is_empty() { Mode::value_variants().to_vec() } else { self.modes.clone() }
+        if !self.modes.is_empty() {
+            return self.modes.clone();
+        }
+        if self.quick {
+            return vec![Mode::H1Many, Mode::H1One, Mode::H2, Mode::Connect, Mode::Down, Mode::Sse, Mode::Idle];
+        }
+        Mode::value_variants().to_vec()
     }
 }

@@ -1,11 +1,18 @@
 //! What a process costs, as the kernel counts it, and what a client waits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+
+/// Columns of `/proc/stat` in which nothing is done, and the unit of all of them.
+const IDLE_COLUMN: usize = 3;
+const IO_WAIT_COLUMN: usize = 4;
+const TICK_MS: u64 = 10;
 
 /// Which core does what. On a machine with one core everything shares it, and the rates say little.
 #[derive(Debug, Clone, Copy)]
@@ -122,4 +129,47 @@ impl Waits {
         let last = self.0.len().checked_sub(1)?;
         Some(shares.map(|share| self.0[(last as f64 * share).round() as usize] as f64 / 1_000.0))
     }
+}
+
+/// What this machine did beside this bench, in cores.
+#[derive(Debug)]
+pub(crate) struct Others {
+    since: Instant,
+    busy: Duration,
+    own: Duration,
+}
+
+impl Others {
+    pub(crate) fn watch() -> Self {
+        Self { since: Instant::now(), busy: machine_busy(), own: own_cpu() }
+    }
+
+    /// The cores that others kept busy since then, on average.
+    pub(crate) fn cores(&self) -> f64 {
+        let busy = machine_busy().saturating_sub(self.busy);
+        let own = own_cpu().saturating_sub(self.own);
+        busy.saturating_sub(own).as_secs_f64() / self.since.elapsed().as_secs_f64()
+    }
+}
+
+/// Of this process, its descendants, and those that have ended.
+fn own_cpu() -> Duration {
+    let ended = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |ended| {
+        let micros = [ended.user_time(), ended.system_time()].map(|time| time.num_microseconds());
+        Duration::from_micros(micros.iter().sum::<i64>().unsigned_abs())
+    });
+    Tree(std::process::id()).cpu() + ended
+}
+
+/// The first line of `/proc/stat`, less its idle columns, in ticks of 10 ms.
+fn machine_busy() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let columns = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: u64 = columns
+        .take(8)
+        .enumerate()
+        .filter(|(column, _)| ![IDLE_COLUMN, IO_WAIT_COLUMN].contains(column))
+        .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * TICK_MS)
 }

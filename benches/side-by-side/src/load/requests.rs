@@ -12,8 +12,8 @@ use crate::rows::Running;
 use crate::stage::HOST;
 
 /// As many HTTP/1.1 connections, each with one request at a time.
-pub(crate) async fn h1(running: &Running, settings: Settings, connections: usize) -> anyhow::Result<Figures> {
-    let route = Route::new(running)?;
+pub(crate) async fn h1(running: &Rc<Running>, settings: Settings, connections: usize) -> anyhow::Result<Figures> {
+    let route = Route::new(running, false)?;
     let window = Rc::new(Window::default());
     let mut workers = Vec::new();
     for _ in 0..connections {
@@ -25,12 +25,12 @@ pub(crate) async fn h1(running: &Running, settings: Settings, connections: usize
 
 /// As many HTTP/2 connections with as many streams each.
 pub(crate) async fn h2(
-    running: &Running,
+    running: &Rc<Running>,
     settings: Settings,
     connections: usize,
     streams: usize,
 ) -> anyhow::Result<Figures> {
-    let route = Route::new(running)?;
+    let route = Route::new(running, false)?;
     let window = Rc::new(Window::default());
     let mut workers = Vec::new();
     for _ in 0..connections {
@@ -45,7 +45,7 @@ pub(crate) async fn h2(
 async fn ask_h1(mut connection: H1, authorization: HeaderValue, window: Rc<Window>) -> anyhow::Result<()> {
     while !window.is_over() {
         let since = Instant::now();
-        connection.ask(&authorization).await?;
+        connection.ask(HOST, &authorization).await?;
         window.count(since);
     }
     Ok(())

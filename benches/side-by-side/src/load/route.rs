@@ -1,5 +1,6 @@
 //! The way of a client to the origin: through a proxy's CONNECT, or straight.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
@@ -9,9 +10,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -26,35 +27,34 @@ use crate::stage::{self, HOST, INJECTED, PLACEHOLDER};
 const HEAD_BYTES_MAX: usize = 4096;
 
 /// A client of one row.
-pub(crate) struct Route<'a> {
-    running: &'a Running,
+pub(crate) struct Route {
+    running: Rc<Running>,
     h1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
 }
 
-impl<'a> Route<'a> {
-    /// A client that makes every handshake a full one.
-    pub(crate) fn new(running: &'a Running) -> anyhow::Result<Self> {
+impl Route {
+    /// A client that resumes when it can, or never.
+    pub(crate) fn new(running: &Rc<Running>, resuming: bool) -> anyhow::Result<Self> {
         let mut config = stage::client_tls(&running.ca)?;
-        config.resumption = Resumption::disabled();
-        Ok(Self::with(running, &config))
-    }
-
-    fn with(running: &'a Running, config: &ClientConfig) -> Self {
-        let offering = |h2| {
+        if !resuming {
+            config.resumption = Resumption::disabled();
+        }
+        let offering = |alpn| {
             let mut config = config.clone();
-            config.alpn_protocols = if h2 { vec![b"h2".to_vec()] } else { stage::alpn(false) };
+            config.alpn_protocols = alpn;
             Arc::new(config)
         };
-        Self { running, h1: offering(false), h2: offering(true) }
+        Ok(Self { running: Rc::clone(running), h1: offering(stage::alpn(false)), h2: offering(vec![b"h2".to_vec()]) })
     }
 
     /// An HTTP/1.1 connection to `host`, in a tunnel of its own.
     pub(crate) async fn h1(&self, host: &str) -> anyhow::Result<H1> {
         let stream = self.tls(host, &self.h1).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(driver);
-        Ok(H1(sender))
+        Ok(H1 { sender, port: self.running.port, resumed })
     }
 
     /// An HTTP/2 connection, likewise.
@@ -77,7 +77,7 @@ impl<'a> Route<'a> {
     }
 
     async fn tunnel(&self, mut stream: TcpStream, host: &str) -> anyhow::Result<TcpStream> {
-        let target = format!("{host}:443");
+        let target = format!("{host}:{}", self.running.port);
         let proof = match &self.running.agent {
             Some(agent) => format!("Proxy-Authorization: Cap {}\r\n", agent.credentials(&target)?),
             None => String::new(),
@@ -104,21 +104,28 @@ impl<'a> Route<'a> {
 }
 
 /// An HTTP/1.1 connection.
-pub(crate) struct H1(http1::SendRequest<AnyBody>);
+pub(crate) struct H1 {
+    sender: http1::SendRequest<AnyBody>,
+    port: u16,
+    pub(crate) resumed: bool,
+}
 
 impl H1 {
     pub(crate) async fn send(&mut self, mut request: Request<AnyBody>) -> anyhow::Result<Response<Incoming>> {
-        let host = HeaderValue::from_str(request.uri().host().unwrap_or(HOST))?;
-        let path = request.uri().path().parse()?;
-        *request.uri_mut() = path;
+        let authority = request.uri().authority().context("a request for nobody")?;
+        let host = match self.port {
+            443 => HeaderValue::from_str(authority.as_str())?,
+            port => HeaderValue::from_str(&format!("{authority}:{port}"))?,
+        };
+        *request.uri_mut() = request.uri().path().parse()?;
         request.headers_mut().insert(HOST_HEADER, host);
-        self.0.ready().await?;
-        ok(self.0.send_request(request).await?)
+        self.sender.ready().await?;
+        ok(self.sender.send_request(request).await?)
     }
 
     /// Asks for the usual answer, and fails on any other.
-    pub(crate) async fn ask(&mut self, authorization: &HeaderValue) -> anyhow::Result<()> {
-        expected(self.send(get(&format!("https://{HOST}/v1/items/7"), authorization)?).await?).await
+    pub(crate) async fn ask(&mut self, host: &str, authorization: &HeaderValue) -> anyhow::Result<()> {
+        expected(self.send(get(&format!("https://{host}/v1/items/7"), authorization)?).await?).await
     }
 }
 

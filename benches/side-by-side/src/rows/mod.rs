@@ -3,6 +3,7 @@
 mod bare;
 mod connect;
 mod connector;
+mod external;
 mod hudsucker;
 mod narrows;
 pub(crate) mod part;
@@ -11,14 +12,17 @@ mod tunnel;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::measure::{Cores, Tree};
 use crate::stage::{self, Agent, ORIGIN, Origins, PROXY};
-pub(crate) use process::Process;
+use external::Parts;
+use process::Process;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,6 +41,12 @@ pub(crate) enum Row {
     NarrowsH2,
     /// hudsucker
     Hudsucker,
+    /// Envoy
+    Envoy,
+    /// squid, ssl-bump
+    Squid,
+    /// mitmproxy
+    Mitmproxy,
 }
 
 /// Where everything of this run is.
@@ -53,6 +63,8 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn set(cores: Cores) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
+        // A proxy that becomes another user has to find its own folder in here; private files stay private.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
         stage::prepare(folder.path())?;
         let start = |h2: bool| {
             let mut arguments = vec!["part".into(), "origin".into(), folder.path().into()];
@@ -80,6 +92,8 @@ pub(crate) struct Running {
     pub(crate) agent: Option<Agent>,
     /// Where the client connects when there is no proxy.
     pub(crate) origin: SocketAddr,
+    /// The port that the client asks for; the origin's own for a proxy that cannot be told where the origin is.
+    pub(crate) port: u16,
 }
 
 impl Running {
@@ -119,7 +133,7 @@ impl Row {
         // Whoever only carries bytes lets the client choose.
         let origin = stage.origins.offering(h2 || !self.injects());
         let ca = stage::ca_file(folder, if self.injects() { PROXY } else { ORIGIN });
-        let running = Running { row: self, process: None, ca, agent: None, origin };
+        let running = Running { row: self, process: None, ca, agent: None, origin, port: 443 };
         let to = || origin.to_string().into();
         let arguments = match self {
             Self::Direct => return Ok(running),
@@ -127,18 +141,35 @@ impl Row {
             Self::Bare => vec!["bare".into(), folder.into(), to()],
             Self::BareH2 => vec!["bare".into(), folder.into(), to(), "--h2".into()],
             Self::Hudsucker => vec!["hudsucker".into(), folder.into(), to()],
-            Self::Narrows | Self::NarrowsH2 => return self.start_narrows(stage, running),
+            Self::Narrows | Self::NarrowsH2 => return start_narrows(stage, running),
+            Self::Envoy => return start_external(stage, running, external::envoy),
+            Self::Squid => {
+                let port = origin.port();
+                return start_external(stage, Running { port, ..running }, external::squid);
+            }
+            Self::Mitmproxy => return start_external(stage, running, external::mitmproxy),
         };
         Ok(Running { process: Some(part(stage, arguments)?), ..running })
     }
+}
 
-    fn start_narrows(self, stage: &Stage, running: Running) -> anyhow::Result<Running> {
-        let home = stage.home();
-        let agent = Some(stage::home(stage.folder.path(), &home, running.origin)?);
-        let ca = home.join("ca.pem");
-        let process = Some(part(stage, vec!["narrows".into(), home.into()])?);
-        Ok(Running { process, ca, agent, ..running })
-    }
+fn start_narrows(stage: &Stage, mut running: Running) -> anyhow::Result<Running> {
+    let home = stage.home();
+    running.agent = Some(stage::home(stage.folder.path(), &home, running.origin)?);
+    running.ca = home.join("ca.pem");
+    running.process = Some(part(stage, vec!["narrows".into(), home.into()])?);
+    Ok(running)
+}
+
+fn start_external(
+    stage: &Stage,
+    mut running: Running,
+    command: fn(&Parts<'_>) -> anyhow::Result<Command>,
+) -> anyhow::Result<Running> {
+    let parts = Parts::new(stage.folder.path(), &running.row.name(), running.origin)?;
+    let command = command(&parts)?;
+    running.process = Some(Process::other(stage.cores.proxy, stage.cores, command, parts.listen)?);
+    Ok(running)
 }
 
 fn part(stage: &Stage, mut arguments: Vec<std::ffi::OsString>) -> anyhow::Result<Process> {

@@ -2,12 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::measure::{Cores, Tree, pin};
+
+/// How long another program may take until it listens, and how often it is asked.
+const START_WITHIN: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Ends when it is dropped.
 pub(crate) struct Process {
@@ -26,6 +31,20 @@ impl Process {
         BufReader::new(child.stdout.take().context("no standard output")?).read_line(&mut line)?;
         let address = line.trim().parse().context("a part of this program does not start")?;
         Ok(Self { tree: Tree(child.id()), child, address })
+    }
+
+    /// Another program, that is to listen on `address`.
+    pub(crate) fn other(core: usize, cores: Cores, mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = spawn_on(core, cores, &mut command)?;
+        let mut process = Self { tree: Tree(child.id()), child, address };
+        let since = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            ensure!(process.child.try_wait()?.is_none(), "it ended before it listened");
+            ensure!(since.elapsed() < START_WITHIN, "it does not listen within {} s", START_WITHIN.as_secs());
+            std::thread::sleep(ASK_EVERY);
+        }
+        Ok(process)
     }
 }
 
