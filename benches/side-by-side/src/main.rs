@@ -79,7 +79,6 @@ fn main() -> anyhow::Result<()> {
     measure::pin(cores.load)?;
     let others = Others::watch();
     let lines = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measured(&args, cores))?;
-    table::print(&lines);
     println!("\nOther programs kept {:.2} cores busy meanwhile.", others.cores());
     if let Some(file) = &args.json {
         std::fs::write(file, table::json(&lines)?)?;
@@ -97,10 +96,12 @@ async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
             Err(error) => eprintln!("{}: skipped: {error:#}", row.name()),
         }
     }
+    table::print_head();
     let mut lines = Vec::new();
     for mode in args.modes() {
-        eprintln!("{} …", mode.name());
-        lines.extend(in_turns(mode, &running, &stage, settings, args.rounds).await);
+        let taken = in_turns(mode, &running, &stage, settings, args.rounds).await;
+        table::print(&taken);
+        lines.extend(taken);
     }
     Ok(lines)
 }

@@ -24,6 +24,8 @@ struct Record<'a> {
     figures: Option<&'a Figures>,
     cpu_ratio: Option<f64>,
     p50_ratio: Option<f64>,
+    memory_unit: &'static str,
+    memory_ratio: Option<f64>,
     error: Option<&'a str>,
 }
 
@@ -51,21 +53,25 @@ pub(crate) fn merge(rounds: &[Figures]) -> Figures {
     }
 }
 
-/// As Markdown.
+/// What stands over the table, which is Markdown.
+pub(crate) fn print_head() {
+    println!("| mode | row | rate | p50 µs | × base | p99 µs | p99.9 µs | CPU | × base | memory | × base |");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+}
+
+/// All rows of one mode or more.
 pub(crate) fn print(lines: &[Line]) {
-    println!("| mode | row | rate | p50 µs | × base | p99 µs | p99.9 µs | CPU | × base | memory |");
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     for line in lines {
         let (mode, row) = (line.mode, line.row.name());
         let figures = match &line.figures {
             Ok(figures) => figures,
             Err(why) => {
-                println!("| {} | {row} | {why} | | | | | | | |", mode.name());
+                println!("| {} | {row} | {why} | | | | | | | | |", mode.name());
                 continue;
             }
         };
         println!(
-            "| {} | {row} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {row} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             mode.name(),
             with(figures.rate, mode.rate_unit()),
             number(figures.p50_us),
@@ -75,6 +81,7 @@ pub(crate) fn print(lines: &[Line]) {
             with(figures.cpu, mode.cpu_unit()),
             ratio(lines, line, |figures| figures.cpu).map(times).unwrap_or_default(),
             with(figures.memory, mode.memory_unit()),
+            ratio(lines, line, |figures| figures.memory).map(times).unwrap_or_default(),
         );
     }
 }
@@ -94,6 +101,8 @@ fn record<'a>(lines: &[Line], line: &'a Line) -> Record<'a> {
         figures: line.figures.as_ref().ok(),
         cpu_ratio: ratio(lines, line, |figures| figures.cpu),
         p50_ratio: ratio(lines, line, |figures| figures.p50_us),
+        memory_unit: line.mode.memory_unit(),
+        memory_ratio: ratio(lines, line, |figures| figures.memory),
         error: line.figures.as_ref().err().map(String::as_str),
     }
 }
@@ -101,7 +110,9 @@ fn record<'a>(lines: &[Line], line: &'a Line) -> Record<'a> {
 /// To the pass-through that speaks to the origin as this row does.
 fn ratio(lines: &[Line], line: &Line, field: fn(&Figures) -> Option<f64>) -> Option<f64> {
     let base = lines.iter().find(|other| other.mode == line.mode && other.row == line.row.base())?;
-    Some(field(line.figures.as_ref().ok()?)? / field(base.figures.as_ref().ok()?)?)
+    let ratio = field(line.figures.as_ref().ok()?)? / field(base.figures.as_ref().ok()?)?;
+    // A difference of two visits can be nothing, or less.
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 fn times(ratio: f64) -> String {

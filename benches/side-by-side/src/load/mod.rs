@@ -101,7 +101,7 @@ impl Mode {
     pub(crate) const fn memory_unit(self) -> &'static str {
         match self {
             Self::Idle => "KiB/tunnel",
-            _ => "KiB at most",
+            _ => "KiB peak",
         }
     }
 

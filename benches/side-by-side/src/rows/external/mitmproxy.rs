@@ -7,6 +7,9 @@ use super::{Parts, command};
 use crate::stage::{ORIGIN, PROXY, ca_file};
 
 const SCRIPT: &str = r#"
+def server_connect(data):
+    data.server.sni = "{host}"
+
 def requestheaders(flow):
     # The address here, and not when it connects: only so does it use a connection twice.
     host = flow.request.host_header

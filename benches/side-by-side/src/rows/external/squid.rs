@@ -27,7 +27,7 @@ pinger_enable off
 max_filedescriptors 8192
 mime_table {peers}/squid/usr/share/squid/mime.conf
 icon_directory {peers}/squid/usr/share/squid/icons
-error_directory {peers}/squid/usr/share/squid/errors/templates
+error_directory {peers}/squid/usr/share/squid-langpack/templates
 pid_filename {folder}/pid
 coredump_dir {folder}
 cache_log {folder}/cache.log
@@ -43,11 +43,10 @@ shutdown_lifetime 0 seconds
 pub(crate) fn squid(parts: &Parts<'_>) -> anyhow::Result<Command> {
     let mut command = command("squid/usr/sbin/squid")?;
     let libraries = installed("squid/usr/lib/x86_64-linux-gnu");
+    // squid cuts the last character of every line, so the last needs its end too.
     let names = (0..COLD_NAMES).map(cold_name).chain([HOST.to_owned()]);
-    fs::write(
-        parts.folder.join("hosts"),
-        names.map(|name| format!("127.0.0.1 {name}")).collect::<Vec<_>>().join("\n"),
-    )?;
+    let hosts: Vec<String> = names.map(|name| format!("127.0.0.1 {name}\n")).collect();
+    fs::write(parts.folder.join("hosts"), hosts.concat())?;
     // Started by root, squid becomes nobody, who has to write here.
     fs::set_permissions(&parts.folder, fs::Permissions::from_mode(0o777))?;
     let configuration = parts.configure("squid.conf", CONFIGURATION)?;
