@@ -17,7 +17,7 @@ use narrows::capability::{
     PrivateKey, Roots, Verified, delegate, mint, narrow, verify,
 };
 use narrows::clock::UnixSeconds;
-use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme};
+use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme, Text};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::test_runner::TestCaseResult;
 
@@ -221,7 +221,7 @@ fn chain(dice: &mut Dice<'_>, well_typed: bool) -> Result<Capability, IssueError
 fn with_request<T>(dice: &mut Dice<'_>, ask: impl FnOnce(&Facts<'_>, Vec<Fact>) -> T) -> T {
     let host = Host::parse(dice.pick(&["a.test", "b.test"])).expect("a host");
     let path = CanonicalPath::parse(dice.pick(&PATHS), EncodedSlash::Refuse).expect("canonical");
-    let mut params: Vec<(Box<str>, Box<str>)> = Vec::new();
+    let mut params: Vec<(Text, Text)> = Vec::new();
     for name in ["repo", "org", "other"] {
         if dice.roll(3) > 0 {
             params.push((name.into(), dice.pick(&TEXTS).into()));
@@ -264,8 +264,7 @@ fn engine_facts(facts: &Facts<'_>) -> Vec<Fact> {
     list.extend(facts.method.map(|method| text("method", method)));
     list.extend(facts.path.map(|path| text("path", path.as_str())));
     list.extend(facts.body_size.map(|size| number("body_size", i64::try_from(size).expect("in range"))));
-    let param =
-        |(name, value): &(Box<str>, Box<str>)| builder::fact("param", &[builder::string(name), builder::string(value)]);
+    let param = |(name, value): &(Text, Text)| builder::fact("param", &[builder::string(name), builder::string(value)]);
     list.extend(facts.params.iter().map(param));
     list
 }

@@ -160,6 +160,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    recorder: Recorder,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -205,25 +206,21 @@ impl Journal {
         });
         let writer = Writer::new(Arc::clone(&shared), chain);
         let writer = thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { shared, writer: Some(writer) })
+        Ok(Self { recorder: Recorder::new(&shared), shared, writer: Some(writer) })
     }
 
-    /// Records what a request is about to do. When this returns, the record outlives a kill of the process; only then
-    /// may the upstream see a byte.
-    ///
-    /// No system call, no lock, no allocation; nobody is woken.
+    /// [`Recorder::begin`], for whoever begins few.
     ///
     /// # Errors
     /// [`Unavailable`]: the request must be refused.
     pub fn begin(&self, intent: &Intent<'_>) -> Result<Entry, Unavailable> {
-        if self.shared.refusing.load(Ordering::Acquire) == REFUSING {
-            return Err(Unavailable::Failing);
-        }
-        let slot = self.shared.ring.begin(intent).map_err(|why| match why {
-            NoSlot::Full => Unavailable::Full,
-            NoSlot::TooLarge => Unavailable::TooLarge,
-        })?;
-        Ok(Entry { shared: Arc::clone(&self.shared), id: intent.id, slot, began: Instant::now(), finished: false })
+        self.recorder.begin(intent)
+    }
+
+    /// A recorder of its own for whoever begins many entries, such as a tunnel.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(&self.shared)
     }
 
     /// Counts a failure to authenticate: one line per client, code and second, on nobody's name. `None` is a client on a
@@ -275,11 +272,46 @@ impl Drop for Journal {
     }
 }
 
+/// Begins entries. Its entries share its own count of references, so that tunnels on different cores share none.
+#[derive(Debug, Clone)]
+pub struct Recorder(Arc<SharedHandle>);
+
+#[derive(Debug)]
+struct SharedHandle(Arc<Shared>);
+
+impl Recorder {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::new(SharedHandle(Arc::clone(shared))))
+    }
+
+    fn ring(&self) -> &Ring {
+        &self.0.0.ring
+    }
+
+    /// Records what a request is about to do. When this returns, the record outlives a kill of the process; only then
+    /// may the upstream see a byte.
+    ///
+    /// No system call, no lock, no allocation; nobody is woken.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: the request must be refused.
+    pub fn begin(&self, intent: &Intent<'_>) -> Result<Entry, Unavailable> {
+        if self.0.0.refusing.load(Ordering::Acquire) == REFUSING {
+            return Err(Unavailable::Failing);
+        }
+        let slot = self.ring().begin(intent).map_err(|why| match why {
+            NoSlot::Full => Unavailable::Full,
+            NoSlot::TooLarge => Unavailable::TooLarge,
+        })?;
+        Ok(Entry { recorder: self.clone(), id: intent.id, slot, began: Instant::now(), finished: false })
+    }
+}
+
 /// A request that is begun. Dropped without [`Entry::finish`], it ends as `aborted`.
 #[derive(Debug)]
 #[must_use = "dropping an entry ends it as aborted"]
 pub struct Entry {
-    shared: Arc<Shared>,
+    recorder: Recorder,
     id: Ulid,
     slot: u32,
     began: Instant,
@@ -297,7 +329,7 @@ impl Entry {
     /// answer.
     pub fn finish(mut self, outcome: &Outcome) {
         self.finished = true;
-        self.shared.ring.finish(self.slot, &Ended::from(outcome));
+        self.recorder.ring().finish(self.slot, &Ended::from(outcome));
     }
 }
 
@@ -305,7 +337,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if !self.finished {
             let duration_ms = u64::try_from(self.began.elapsed().as_millis()).ok();
-            self.shared.ring.finish(self.slot, &Ended::aborted(duration_ms));
+            self.recorder.ring().finish(self.slot, &Ended::aborted(duration_ms));
         }
     }
 }

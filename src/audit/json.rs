@@ -4,6 +4,12 @@
 /// invisible formatting character is escaped.
 pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    // Most texts are plain throughout, and bytes are quicker to look at than characters.
+    if text.bytes().all(is_plain) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut plain_from = 0;
     for (at, c) in text.char_indices() {
         if !needs_escape(c) {
@@ -14,6 +20,16 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
         plain_from = at + c.len_utf8();
     }
     out.extend_from_slice(&text.as_bytes()[plain_from..]);
+    out.push(b'"');
+}
+
+/// Appends bytes as a JSON string of hexadecimal digits.
+pub(super) fn hexadecimal(out: &mut Vec<u8>, bytes: &[u8; 32]) {
+    let mut digits = [0; 64];
+    // The lengths fit: it cannot fail.
+    let _ = hex::encode_to_slice(bytes, &mut digits);
+    out.push(b'"');
+    out.extend_from_slice(&digits);
     out.push(b'"');
 }
 
@@ -44,6 +60,11 @@ pub(super) fn number(out: &mut Vec<u8>, value: Option<u64>) {
         }
         None => out.extend_from_slice(b"null"),
     }
+}
+
+/// ASCII that stands for itself.
+fn is_plain(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
 fn needs_escape(c: char) -> bool {
@@ -92,7 +113,19 @@ mod tests {
         assert_eq!(written("\u{e0041}"), r#""\udb40\udc41""#);
     }
 
+    #[test]
+    fn hexadecimal_is_lower_case_and_whole() {
+        let mut out = Vec::new();
+        hexadecimal(&mut out, &[0xa5; 32]);
+        assert_eq!(out, format!("\"{}\"", "a5".repeat(32)).into_bytes());
+    }
+
     proptest! {
+        #[test]
+        fn plain_bytes_are_those_without_an_escape(byte in 0..0x80_u8) {
+            prop_assert_eq!(is_plain(byte), !needs_escape(char::from(byte)));
+        }
+
         #[test]
         fn reads_back_as_it_was(text in any::<String>()) {
             let json = written(&text);

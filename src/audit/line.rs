@@ -92,10 +92,10 @@ fn member(out: &mut Vec<u8>, name: &str) {
 
 fn close(out: &mut Vec<u8>, start: usize, prev: &Head) -> Head {
     member(out, "prev");
-    json::string(out, &hex::encode(prev));
+    json::hexadecimal(out, prev);
     let head = sha256(&out[start..]);
     member(out, "hash");
-    json::string(out, &hex::encode(head));
+    json::hexadecimal(out, &head);
     out.extend_from_slice(b"}\n");
     head
 }

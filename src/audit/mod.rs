@@ -26,7 +26,7 @@ mod verify;
 mod writer;
 
 pub use files::ChainFile;
-pub use journal::{Durability, Entry, Health, Journal, JournalError, JournalOptions, Unavailable};
+pub use journal::{Durability, Entry, Health, Journal, JournalError, JournalOptions, Recorder, Unavailable};
 pub use record::{Ending, Event, Identity, IdentityHop, Intent, Outcome};
 pub use recover::{Recovery, recover};
 pub use search::{Filter, Search, SearchError, search};

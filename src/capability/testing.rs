@@ -7,7 +7,7 @@ use super::{
     delegate, mint, verify,
 };
 use crate::clock::UnixSeconds;
-use crate::request::{CanonicalPath, Facts, Host, ProofKind, Scheme};
+use crate::request::{CanonicalPath, Facts, Host, ProofKind, Scheme, Text};
 
 pub(crate) const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 pub(crate) const ROOT: u8 = 1;
@@ -74,7 +74,7 @@ pub(crate) fn chain_of(holders: &[u8]) -> Verified {
 pub(crate) struct Request {
     pub(crate) host: Host,
     pub(crate) path: CanonicalPath,
-    pub(crate) params: Vec<(Box<str>, Box<str>)>,
+    pub(crate) params: Vec<(Text, Text)>,
 }
 
 impl Request {

@@ -142,9 +142,8 @@ impl Slots {
         if self.lengths == 0 {
             return false;
         }
-        let doomed: Vec<HeaderName> = headers.keys().filter(|name| self.names_header(name)).cloned().collect();
         let mut foreign = false;
-        for name in doomed {
+        while let Some(name) = headers.keys().find(|name| self.names_header(name)).cloned() {
             let is_override = matches_any(&self.overrides, name.as_str());
             foreign |= !is_override && headers.get_all(&name).iter().any(is_foreign_header);
             headers.remove(&name);

@@ -3,11 +3,14 @@
 //! An HTTP/2 connection is shared by the requests of one key; an HTTP/1.1 connection is taken out, used
 //! by one request at a time, and given back when its answer has ended. The map is touched only then.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -110,19 +113,31 @@ where
         Ok(Self::Http1(sender))
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request, now; what it returns waits for the head of the answer.
     ///
     /// # Errors
     /// [`Unsent`], with the request when it may be sent again elsewhere.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unsent<B>> {
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Unsent<B>>> + use<B> {
         let sent = match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
         sent.map_err(|mut failed| {
             let request = failed.take_message().map(Box::new);
             Unsent { error: failed.into_error(), request }
         })
+    }
+
+    /// Another handle on a shared HTTP/2 connection that lives; `None` for HTTP/1.1, which is one at a time.
+    #[must_use]
+    pub fn another(&self) -> Option<Self> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(sender) => (!sender.is_closed()).then(|| Self::Http2(sender.clone())),
+        }
     }
 
     /// True for a handle on a shared HTTP/2 connection.

@@ -12,8 +12,8 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::inbound::Served;
 use super::relay::Relay;
+use super::view::View;
 use crate::capability::Reservation;
 
 /// The boxed error of a body that was cut; the peer sees only that it was.
@@ -151,8 +151,8 @@ pub(crate) struct Uplink {
     gate: Option<Arc<ExpectGate>>,
     /// Given when some block of the chain has a budget.
     reservation: Option<Arc<Reservation>>,
-    /// Whose slots are emptied in the trailers too.
-    served: Served,
+    /// Whose slots are emptied in the trailers too; none where there is no body.
+    view: Option<Arc<View>>,
 }
 
 impl std::fmt::Debug for Uplink {
@@ -167,14 +167,14 @@ impl Uplink {
         meter: Arc<Meter>,
         gate: Option<Arc<ExpectGate>>,
         reservation: Option<Arc<Reservation>>,
-        served: Served,
+        view: Arc<View>,
     ) -> Self {
-        Self { inner: Some(inner), meter, gate, reservation, served }
+        Self { inner: Some(inner), meter, gate, reservation, view: Some(view) }
     }
 
     /// No body.
     pub(super) fn empty(meter: Arc<Meter>) -> Self {
-        Self { inner: None, meter, gate: None, reservation: None, served: Served::Nobody }
+        Self { inner: None, meter, gate: None, reservation: None, view: None }
     }
 
     fn passed(&self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Cut> {
@@ -184,7 +184,9 @@ impl Uplink {
                 self.meter.exhaust();
                 return Err("the budget of bytes is used up".into());
             }
-        } else if frame.trailers_mut().is_some_and(|trailers| self.served.clean_trailers(trailers)) {
+        } else if let (Some(view), Some(trailers)) = (&self.view, frame.trailers_mut())
+            && view.served().clean_trailers(trailers)
+        {
             self.meter.foreign_trailer.store(true, Ordering::Relaxed);
         }
         Ok(frame)

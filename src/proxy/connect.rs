@@ -95,8 +95,8 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     }
     let upgrade = hyper::upgrade::on(request);
     if snapshot.is_plain_tunnel(&target) {
-        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https));
-        return match passthrough::open(&tunnel, &snapshot).await {
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
+        return match passthrough::open(&tunnel).await {
             Ok(opened) => {
                 outer.drain.spawn(passthrough::run(opened, upgrade, outer.drain.clone()));
                 Response::new(Reply::empty())
@@ -124,8 +124,8 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
     match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
         Ok(authenticated) => {
-            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme));
-            exchange::answer(tunnel, snapshot, request, Some(&outer.guard), &outer.drain).await
+            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot));
+            exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), &outer.drain).await
         }
         Err(challenge) => challenged(outer, &challenge),
     }

@@ -4,64 +4,81 @@
 //! once: by the end of the answer, by a refusal, or by being dropped, which the journal reads as
 //! `aborted`.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use ulid::Ulid;
 
 use super::authenticate::Authenticated;
+use super::authorize::Authorized;
 use super::body::{Meter, Reply};
-use super::inbound::{Ask, Inbound};
-use super::live::Snapshot;
+use super::forward::Answered;
+use super::inbound::{Ask, Inbound, Served};
 use super::relay::RECHECK_EVERY;
 use super::respond::{self, Refusal, Style};
+use super::rewrite::Outgoing;
 use super::tunnel::Tunnel;
+use super::view::View;
 use super::{Drain, Proxy};
 use crate::audit::{Ending, Entry, Event, Intent, Outcome};
-use crate::capability::{Block, BlockId, Reservation};
+use crate::capability::Reservation;
 use crate::clock::UnixSeconds;
 use crate::credential::SecretName;
 use crate::net::guard::GuardState;
-use crate::net::pool::PoolKey;
-use crate::policy::{self, Code};
-use crate::request::{CanonicalPath, Target};
+use crate::policy::{self, Code, Denial};
+use crate::request::{CanonicalPath, Facts, Scheme, Target};
+use crate::service::WEB;
 
 /// The way of a request, spelled once: each stage consumes what the one before returned.
-pub(super) async fn answer(
+///
+/// What needs no waiting is done before the future is made, which keeps it small: hyper moves one for each request.
+pub(super) fn answer(
     tunnel: Arc<Tunnel>,
-    snapshot: Arc<Snapshot>,
     request: Request<Incoming>,
-    guard: Option<&Arc<GuardState>>,
+    guard: Option<Arc<GuardState>>,
     drain: &Drain,
-) -> Response<Reply> {
-    match way(tunnel, snapshot, request, guard, drain).await {
-        Ok(response) => response,
-        Err(refused) => refused.respond(),
+) -> impl Future<Output = Response<Reply>> + use<> {
+    let outgoing = Inbound::read(tunnel, request, guard.as_deref())
+        .and_then(Inbound::authorize)
+        .and_then(Authorized::rewrite)
+        .map(|outgoing| Way::of(Box::new(outgoing), guard, drain));
+    async {
+        let answered = match outgoing {
+            Ok(Way::Forward(outgoing)) => outgoing.forward().await.map(Answered::relay),
+            // Boxed: few requests leave HTTP, and every request's future would be as large as this one.
+            Ok(Way::Upgrade(outgoing, client, guard, drain)) => {
+                Box::pin(outgoing.upgrade(client, &guard, &drain)).await
+            }
+            Err(refused) => Err(refused),
+        };
+        answered.unwrap_or_else(Refused::respond)
     }
 }
 
-async fn way(
-    tunnel: Arc<Tunnel>,
-    snapshot: Arc<Snapshot>,
-    request: Request<Incoming>,
-    guard: Option<&Arc<GuardState>>,
-    drain: &Drain,
-) -> Result<Response<Reply>, Refused> {
-    let inbound = Inbound::read(tunnel, snapshot, request, guard)?;
-    let mut outgoing = inbound.authorize()?.rewrite()?;
-    if let (Some(client), Some(guard)) = (outgoing.upgrade.take(), guard) {
-        return outgoing.upgrade(client, guard, drain).await;
+/// Where a request goes that was rewritten.
+enum Way {
+    Forward(Box<Outgoing>),
+    Upgrade(Box<Outgoing>, OnUpgrade, Arc<GuardState>, Drain),
+}
+
+impl Way {
+    fn of(mut outgoing: Box<Outgoing>, guard: Option<Arc<GuardState>>, drain: &Drain) -> Self {
+        match (outgoing.upgrade.take(), guard) {
+            (Some(client), Some(guard)) => Self::Upgrade(outgoing, client, guard, drain.clone()),
+            _ => Self::Forward(outgoing),
+        }
     }
-    Ok(outgoing.forward().await?.relay())
 }
 
 /// See the module.
 pub(super) struct Exchange {
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) meter: Arc<Meter>,
-    snapshot: Arc<Snapshot>,
+    view: Arc<View>,
     ask: Ask,
     id: Ulid,
     style: Style,
@@ -78,7 +95,7 @@ pub(super) struct Exchange {
 /// What an exchange is opened with.
 pub(super) struct Opening {
     pub(super) tunnel: Arc<Tunnel>,
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) view: Arc<View>,
     pub(super) ask: Ask,
     pub(super) style: Style,
     pub(super) version: Version,
@@ -89,30 +106,31 @@ pub(super) struct Opening {
 impl Exchange {
     /// Opens the journal entry. Everything that can still go wrong is then on its line.
     pub(super) fn open(opening: Opening) -> Result<Self, Refused> {
-        let Opening { tunnel, snapshot, ask, style, version, foreign, event } = opening;
+        let Opening { tunnel, view, ask, style, version, foreign, event } = opening;
         let started = Instant::now();
         let time_ms = unix_ms();
         let id = tunnel.next_id(time_ms);
-        let entry = tunnel.who.proxy.journal.begin(&Intent {
+        let (service, credential) = (view.served().service(), view.served().credential());
+        let entry = tunnel.recorder.begin(&Intent {
             id,
             time_ms,
             event,
             identity: Some(&tunnel.who.identity),
-            service: ask.service(),
-            operation: ask.operation(),
+            service,
+            operation: service.map(|_| ask.operation()),
             action: ask.action(),
             method: ask.method.as_ref().map(Method::as_str),
             host: Some(tunnel.target.host.as_str()),
             port: Some(tunnel.target.port),
             path: ask.path.as_ref().map(CanonicalPath::as_str),
-            credential: ask.credential().map(SecretName::as_str),
+            credential: credential.map(SecretName::as_str),
             client: Some(&tunnel.who.client),
             foreign_credential: foreign,
         });
         let exchange = |entry| Self {
             meter: Arc::new(Meter::new(started)),
             tunnel: Arc::clone(&tunnel),
-            snapshot,
+            view,
             ask,
             id,
             style,
@@ -133,27 +151,28 @@ impl Exchange {
     }
 
     /// The exchange that a plain tunnel is.
-    pub(super) fn of_tunnel(tunnel: Arc<Tunnel>, snapshot: Arc<Snapshot>) -> Result<Self, Refused> {
-        let ask = Ask::tunnel(&snapshot, &tunnel);
+    pub(super) fn of_tunnel(tunnel: Arc<Tunnel>) -> Result<Self, Refused> {
+        let (view, ask) = (tunnel.view(), Ask::tunnel());
         let (style, version) = (Style::Problem, Version::HTTP_11);
-        Self::open(Opening { tunnel, snapshot, ask, style, version, foreign: false, event: Event::Tunnel })
+        Self::open(Opening { tunnel, view, ask, style, version, foreign: false, event: Event::Tunnel })
     }
 
     /// Asks policy, the one door. The permit holds what was reserved of the budgets.
     pub(super) fn authorized(mut self) -> Result<Self, Refused> {
         let now = UnixSeconds::now();
-        if !self.root_stands(&self.snapshot) {
+        if !self.root_stands() {
             let refusal = Refusal::new(Code::CapabilityRevoked, "the capability's root is no longer trusted");
             return Err(self.refuse(refusal.hint("capctl mint --to PUBKEY --user YOU --allow GRANT --expires 8h")));
         }
-        let facts = self.ask.facts(&self.tunnel, now);
-        match policy::decide(&self.tunnel.who.verified, &facts, self.snapshot.revocations(), &self.tunnel.who.account) {
+        let (who, facts) = (&self.tunnel.who, self.facts(now));
+        match policy::decide(&who.verified, &facts, self.view.snapshot().revocations(), &who.account) {
             Ok(permit) => {
-                self.reservation = Some(Arc::new(permit.into_reservation()));
+                let reservation = permit.into_reservation();
+                self.reservation = who.account.is_counted().then(|| Arc::new(reservation));
                 Ok(self)
             }
             Err(denial) => {
-                let refusal = self.ask.unknown_service(&self.tunnel, &denial).unwrap_or_else(|| Refusal::from(denial));
+                let refusal = self.unknown_service(&denial).unwrap_or_else(|| Refusal::from(denial));
                 Err(self.refuse(refusal))
             }
         }
@@ -170,65 +189,62 @@ impl Exchange {
         if time >= self.tunnel.who.ends_at {
             return Err(Code::CapabilityExpired);
         }
-        let current = self.tunnel.who.proxy.live.snapshot();
-        if current.epoch() != self.snapshot.epoch() {
-            if !self.root_stands(&current) {
+        let current = self.tunnel.view();
+        if !Arc::ptr_eq(&current, &self.view) {
+            if !self.view.served().is_still(current.served()) {
+                return Err(Code::ServiceUnknown);
+            }
+            self.ask.read_meaning(current.served(), &self.tunnel);
+            self.view = current;
+            if !self.root_stands() {
                 return Err(Code::CapabilityRevoked);
             }
-            self.ask = self.ask.again(&current, &self.tunnel).ok_or(Code::ServiceUnknown)?;
-            self.snapshot = current;
         }
-        let facts = self.ask.facts(&self.tunnel, time);
-        policy::recheck(&self.tunnel.who.verified, &facts, self.snapshot.revocations()).map_err(|denial| denial.code)
+        policy::recheck(&self.tunnel.who.verified, &self.facts(time), self.view.snapshot().revocations())
+            .map_err(|denial| denial.code)
     }
 
     /// A capability that is revoked or has expired is told so before anything else is said of its request.
     pub(super) fn dead(&self) -> Option<Refusal> {
-        let facts = self.ask.facts(&self.tunnel, UnixSeconds::now());
-        let denial = policy::recheck(&self.tunnel.who.verified, &facts, self.snapshot.revocations()).err()?;
+        let (facts, revocations) = (self.facts(UnixSeconds::now()), self.view.snapshot().revocations());
+        let denial = policy::recheck(&self.tunnel.who.verified, &facts, revocations).err()?;
         matches!(denial.code, Code::CapabilityRevoked | Code::CapabilityExpired).then(|| Refusal::from(denial))
     }
 
-    fn root_stands(&self, snapshot: &Snapshot) -> bool {
-        snapshot.roots().get(self.tunnel.who.verified.kid()) == Some(&self.tunnel.who.root)
+    fn root_stands(&self) -> bool {
+        self.view.snapshot().roots().get(self.tunnel.who.verified.kid()) == Some(&self.tunnel.who.root)
     }
 
-    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+    fn facts(&self, time: UnixSeconds) -> Facts<'_> {
+        self.ask.facts(self.view.served(), &self.tunnel, time)
     }
 
-    pub(super) fn ask(&self) -> &Ask {
-        &self.ask
+    /// What the snapshot that this exchange was last decided under says of its destination.
+    pub(super) fn view(&self) -> &Arc<View> {
+        &self.view
     }
 
     pub(super) fn version(&self) -> Version {
         self.version
     }
 
-    /// The name of the secret that this exchange may use.
-    pub(super) fn credential(&self) -> Option<&SecretName> {
-        self.ask.credential()
-    }
-
-    /// Whether a service names the host exactly, not by a suffix and not as part of `web`.
-    pub(super) fn named_exactly(&self) -> bool {
-        self.ask.named_exactly()
-    }
-
-    pub(super) fn pool_key(&self) -> PoolKey {
-        PoolKey {
-            scheme: self.tunnel.scheme,
-            target: self.tunnel.target.clone(),
-            named: self.named_exactly(),
-            authority: self.tunnel.who.verified.blocks().first().map_or(BlockId([0; 32]), Block::id),
-            credential: self.credential().map(|name| Arc::from(name.as_str())),
-            trust_epoch: self.snapshot.trust_epoch(),
-        }
+    /// A host that no service names is told so, with the way to name it, rather than that a right for `web` is
+    /// missing. Death of the capability itself comes first.
+    fn unknown_service(&self, denial: &Denial) -> Option<Refusal> {
+        let unnamed = match self.view.served() {
+            Served::Named { .. } => false,
+            Served::Web => !self.tunnel.who.verified.could_serve(WEB),
+            Served::Nobody => true,
+        };
+        let target = &self.tunnel.target;
+        let hint = format!("capctl service add NAME --host {}", target.authority(Scheme::Https));
+        (unnamed && denial.code == Code::CapabilityDenied)
+            .then(|| Refusal::new(Code::ServiceUnknown, format!("no service names {target}")).hint(hint))
     }
 
     /// Given only when some block of the chain has a budget: others need no counting as they go.
     pub(super) fn reservation(&self) -> Option<Arc<Reservation>> {
-        self.reservation.as_ref().filter(|_| self.tunnel.who.account.is_counted()).map(Arc::clone)
+        self.reservation.clone()
     }
 
     /// Counts bytes towards the client; false when a budget is used up.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{self, HeaderValue};
+use http::uri::{PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
@@ -16,8 +17,9 @@ use super::exchange::{Exchange, Refused};
 use super::relay::RECHECK_EVERY;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
+use super::view::View;
 use crate::net::dial::DialError;
-use crate::net::pool::{Connection, PoolKey, Unsent};
+use crate::net::pool::{Connection, Unsent};
 use crate::net::trust::Offer;
 use crate::policy::Code;
 use crate::request::Scheme;
@@ -30,7 +32,7 @@ pub(super) struct Answered {
     pub(super) exchange: Exchange,
     pub(super) response: Response<Incoming>,
     /// To be kept when the answer has ended; a handle on a shared connection is not held.
-    pub(super) connection: Option<(PoolKey, Connection<Uplink>)>,
+    pub(super) connection: Option<(Arc<View>, Connection<Uplink>)>,
 }
 
 /// What identifies a request apart from its body, for the one repetition that is safe.
@@ -41,21 +43,21 @@ struct Head {
 
 impl Outgoing {
     /// Sends the request and waits for the head of its answer.
-    pub(super) async fn forward(self) -> Result<Answered, Refused> {
-        let Self { mut exchange, mut request, path_and_query, gate, .. } = self;
-        let key = exchange.pool_key();
+    pub(super) async fn forward(self: Box<Self>) -> Result<Answered, Refused> {
+        let Self { mut exchange, mut request, path_and_query, gate, .. } = *self;
+        let view = Arc::clone(exchange.view());
         exchange.upstream_started();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (mut connection, kept) = match connect(&exchange, &key, attempts).await {
+            let (mut connection, kept) = match connect(&exchange, &view, attempts).await {
                 Ok(connected) => connected,
                 Err(refusal) => return Err(exchange.refuse(refusal)),
             };
-            address(&mut request, &exchange, &path_and_query, connection.is_http2());
+            address(&mut request, &view, &path_and_query, connection.is_http2());
             let again = (kept && attempts < ATTEMPTS_MAX).then(|| safe_head(&request)).flatten();
-            match send(&mut exchange, &mut connection, request, gate.as_deref()).await {
-                Ok(response) => return answered(exchange, response, key, connection),
+            match sent(&mut exchange, connection.send(request), gate.as_deref()).await {
+                Ok(response) => return answered(exchange, response, view, connection),
                 Err(Failure::Refused(refusal)) => return Err(exchange.refuse(refusal)),
                 Err(Failure::Unsent(Unsent { request: Some(unsent), .. })) if attempts < ATTEMPTS_MAX => {
                     request = *unsent;
@@ -75,7 +77,7 @@ impl Outgoing {
 fn answered(
     mut exchange: Exchange,
     response: Response<Incoming>,
-    key: PoolKey,
+    view: Arc<View>,
     connection: Connection<Uplink>,
 ) -> Result<Answered, Refused> {
     exchange.upstream_answered();
@@ -84,37 +86,39 @@ fn answered(
         return Err(exchange.refuse(refusal));
     }
     if connection.is_http2() {
-        exchange.tunnel.who.proxy.pool.give(&key, connection);
         return Ok(Answered { exchange, response, connection: None });
     }
     let reusable = !super::hop::connection_has(response.headers(), "close") && response.version() >= Version::HTTP_11;
-    Ok(Answered { exchange, response, connection: reusable.then_some((key, connection)) })
+    Ok(Answered { exchange, response, connection: reusable.then_some((view, connection)) })
 }
 
 /// A kept connection (true) or a fresh one. After a failure only fresh ones are tried.
-async fn connect(exchange: &Exchange, key: &PoolKey, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
+async fn connect(exchange: &Exchange, view: &Arc<View>, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
     let proxy = &exchange.tunnel.who.proxy;
     if attempt == 1 {
-        if let Some(connection) = exchange.tunnel.take_upstream(key)
+        if let Some(connection) = exchange.tunnel.take_upstream(view)
             && let Some(connection) = connection.revived().await
         {
             return Ok((connection, true));
         }
-        if let Some(connection) = proxy.pool.take(key).await {
+        if let Some(connection) = proxy.pool.take(view.key()).await {
+            exchange.tunnel.share_upstream(view, &connection);
             return Ok((connection, true));
         }
     }
-    let connection = dial(exchange, Offer::Any).await.map_err(|error| unreachable(&error))?;
+    // Boxed: a request seldom dials, and every request's future would be as large as this one.
+    let connection = Box::pin(dial(exchange, Offer::Any)).await.map_err(|error| unreachable(&error))?;
     if connection.is_http2() {
-        proxy.pool.share(key, &connection);
+        proxy.pool.share(view.key(), &connection);
+        exchange.tunnel.share_upstream(view, &connection);
     }
     Ok((connection, false))
 }
 
 /// Opens a connection to the exchange's target; `offer` is the ALPN offer of a TLS one.
 pub(super) async fn dial(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
-    let (proxy, target, snapshot) = (&exchange.tunnel.who.proxy, &exchange.tunnel.target, exchange.snapshot());
-    let named = exchange.named_exactly();
+    let (proxy, target, view) = (&exchange.tunnel.who.proxy, &exchange.tunnel.target, exchange.view());
+    let (snapshot, named) = (view.snapshot(), view.named_exactly());
     let rules = snapshot.dial_rules();
     let started = match exchange.tunnel.scheme {
         Scheme::Http => {
@@ -122,7 +126,7 @@ pub(super) async fn dial(exchange: &Exchange, offer: Offer) -> Result<Connection
             Connection::start(stream, false).await
         }
         Scheme::Https => {
-            let config = snapshot.client_tls(exchange.credential(), offer).ok_or(DialError::Unresolved)?;
+            let config = snapshot.client_tls(view.served().credential(), offer).ok_or(DialError::Unresolved)?;
             let stream = proxy.dialer.tls(rules, target, named, config).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Connection::start(stream, http2).await
@@ -137,25 +141,20 @@ pub(super) async fn send_once(
     connection: &mut Connection<Uplink>,
     request: Request<Uplink>,
 ) -> Result<Response<Incoming>, Refusal> {
-    send(exchange, connection, request, None).await.map_err(|failure| match failure {
+    sent(exchange, connection.send(request), None).await.map_err(|failure| match failure {
         Failure::Refused(refusal) => refusal,
         Failure::Unsent(Unsent { error, .. }) => broken(exchange, &error),
     })
 }
 
 /// Writes the destination in the form that the connection's protocol wants.
-pub(super) fn address(
-    request: &mut Request<Uplink>,
-    exchange: &Exchange,
-    path_and_query: &http::uri::PathAndQuery,
-    http2: bool,
-) {
-    let tunnel = &exchange.tunnel;
-    let authority = tunnel.target.authority(tunnel.scheme);
+pub(super) fn address(request: &mut Request<Uplink>, view: &View, path_and_query: &PathAndQuery, http2: bool) {
     if http2 {
-        let uri =
-            Uri::builder().scheme(tunnel.scheme.as_str()).authority(authority).path_and_query(path_and_query.clone());
-        *request.uri_mut() = uri.build().unwrap_or_default();
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(if view.key().scheme == Scheme::Https { UriScheme::HTTPS } else { UriScheme::HTTP });
+        parts.authority = view.authority().cloned();
+        parts.path_and_query = Some(path_and_query.clone());
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().remove(header::HOST);
         request.headers_mut().remove(header::TRANSFER_ENCODING);
@@ -164,8 +163,8 @@ pub(super) fn address(
     *request.uri_mut() = Uri::from(path_and_query.clone());
     *request.version_mut() = Version::HTTP_11;
     join_cookies(request.headers_mut());
-    if let Ok(host) = HeaderValue::from_str(&authority) {
-        request.headers_mut().insert(header::HOST, host);
+    if let Some(host) = view.host() {
+        request.headers_mut().insert(header::HOST, host.clone());
     }
     // hyper sends no body with a method that seldom has one unless its framing is spelled out.
     let unknown_length = http_body::Body::size_hint(request.body()).exact().is_none();
@@ -205,14 +204,13 @@ enum Failure {
     Refused(Refusal),
 }
 
-/// Sends, and once a second looks whether the request may go on.
-async fn send(
+/// Waits for the answer, and once a second looks whether the request may go on.
+async fn sent(
     exchange: &mut Exchange,
-    connection: &mut Connection<Uplink>,
-    request: Request<Uplink>,
+    sending: impl Future<Output = Result<Response<Incoming>, Unsent<Uplink>>>,
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut sending = std::pin::pin!(connection.send(request));
+    let mut sending = std::pin::pin!(sending);
     let mut progress = (exchange.meter.up(), Instant::now());
     loop {
         if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, &mut sending).await {

@@ -52,9 +52,7 @@ fn strip_fixed(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    let of_proxies: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("proxy-")).cloned().collect();
-    for name in of_proxies {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("proxy-")).cloned() {
         headers.remove(name);
     }
 }

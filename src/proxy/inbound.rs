@@ -10,22 +10,20 @@ use hyper::body::Incoming;
 
 use super::exchange::{Exchange, Opening, Refused};
 use super::hop;
-use super::live::Snapshot;
 use super::respond::{Refusal, Style};
 use super::tunnel::Tunnel;
 use crate::audit::Event;
 use crate::clock::UnixSeconds;
 use crate::credential::{SecretName, Slots, Stripped, Unwritable};
 use crate::net::guard::{GuardState, Violation};
-use crate::policy::{Code, Denial};
-use crate::request::{CanonicalPath, Facts, Scheme, Target};
+use crate::policy::Code;
+use crate::request::{CanonicalPath, Facts, Target, Text};
 use crate::service::{Call, Endpoint, Named, Route, Service, WEB};
 
 /// The name of nobody.
 const UNKNOWN: &str = "";
 
 /// Who serves the target.
-#[derive(Clone)]
 pub(super) enum Served {
     Named {
         service: Arc<Service>,
@@ -39,20 +37,20 @@ pub(super) enum Served {
 
 /// What one request asks for, as policy sees it.
 pub(super) struct Ask {
-    served: Served,
     meaning: Meaning,
     pub(super) method: Option<Method>,
     pub(super) path: Option<CanonicalPath>,
-    query: Option<Box<str>>,
+    /// For its query.
+    came: PathAndQuery,
     body_size: Option<u64>,
     websocket: bool,
 }
 
 /// What the request means to its service, by the service's routes.
 struct Meaning {
-    operation: Box<str>,
-    action: Option<Box<str>>,
-    params: Vec<(Box<str>, Box<str>)>,
+    operation: Text,
+    action: Option<Text>,
+    params: Vec<(Text, Text)>,
 }
 
 /// A request that says where it goes and what it wants without contradiction, on its journal line.
@@ -67,14 +65,14 @@ pub(super) struct Inbound {
 impl Inbound {
     pub(super) fn read(
         tunnel: Arc<Tunnel>,
-        snapshot: Arc<Snapshot>,
         mut request: Request<Incoming>,
-        guard: Option<&Arc<GuardState>>,
+        guard: Option<&GuardState>,
     ) -> Result<Self, Refused> {
         let (style, version) = (Style::of(request.headers()), request.version());
         let fault = fault(&tunnel, &request, guard).err();
         let websocket = wants_websocket(&request);
-        let served = snapshot.served(tunnel.scheme, &tunnel.target);
+        let view = tunnel.view();
+        let served = view.served();
         let path = CanonicalPath::parse(request.uri().path(), served.encoded_slash());
         // On `web`, where nothing is injected and no path is matched, the path is the server's own affair.
         let ambiguous = path.as_ref().err().filter(|_| !matches!(served, Served::Web)).copied();
@@ -82,7 +80,7 @@ impl Inbound {
         let stripped = served.strip(request.headers_mut(), &mut path_and_query);
         let ask = Ask::new(served, &tunnel, &request, path.ok(), websocket);
         let foreign = stripped.is_ok_and(|stripped| stripped.foreign());
-        let opening = Opening { tunnel, snapshot, ask, style, version, foreign, event: Event::Request };
+        let opening = Opening { tunnel, view, ask, style, version, foreign, event: Event::Request };
         let exchange = Exchange::open(opening)?;
         let ambiguous = ambiguous.map(|error| Refusal::new(Code::PathAmbiguous, error.to_string()));
         if let Some(refusal) = fault.or(ambiguous) {
@@ -105,8 +103,8 @@ fn sent(uri: &Uri, path: Option<&CanonicalPath>) -> PathAndQuery {
 }
 
 /// What is wrong with a request before anybody asks who sends it.
-fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&Arc<GuardState>>) -> Result<(), Refusal> {
-    match guard.and_then(|guard| guard.violation()) {
+fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&GuardState>) -> Result<(), Refusal> {
+    match guard.and_then(GuardState::violation) {
         Some(Violation::Framing) => return Err(Refusal::new(Code::Framing, Violation::Framing.to_string()).closing()),
         Some(Violation::HeadTooLarge) => {
             return Err(Refusal::new(Code::Framing, Violation::HeadTooLarge.to_string()).closing());
@@ -165,78 +163,57 @@ fn wants_websocket(request: &Request<Incoming>) -> bool {
 
 impl Ask {
     fn new(
-        served: Served,
+        served: &Served,
         tunnel: &Tunnel,
         request: &Request<Incoming>,
         path: Option<CanonicalPath>,
         websocket: bool,
     ) -> Self {
-        let query: Option<Box<str>> = request.uri().query().map(Box::from);
-        let body_size = request.body().size_hint().exact();
-        let method = Some(request.method().clone());
-        let nothing = Meaning::of_tunnel();
-        let ask = Self { served, meaning: nothing, method, path, query, body_size, websocket };
-        let meaning = ask.read_meaning(tunnel);
-        Self { meaning, ..ask }
+        let mut ask = Self {
+            method: Some(request.method().clone()),
+            path,
+            came: request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+            body_size: request.body().size_hint().exact(),
+            websocket,
+            ..Self::tunnel()
+        };
+        ask.read_meaning(served, tunnel);
+        ask
     }
 
     /// A plain tunnel asks for nothing but itself.
-    pub(super) fn tunnel(snapshot: &Snapshot, tunnel: &Tunnel) -> Self {
-        Self {
-            served: snapshot.served(tunnel.scheme, &tunnel.target),
-            meaning: Meaning::of_tunnel(),
-            method: None,
-            path: None,
-            query: None,
-            body_size: None,
-            websocket: false,
-        }
+    pub(super) fn tunnel() -> Self {
+        let meaning = Meaning { operation: Text::const_new("tunnel"), action: None, params: Vec::new() };
+        let came = PathAndQuery::from_static("/");
+        Self { meaning, method: None, path: None, came, body_size: None, websocket: false }
     }
 
-    /// The same request under another configuration; `None` when another service, or none, serves it now.
-    pub(super) fn again(&self, snapshot: &Snapshot, tunnel: &Tunnel) -> Option<Self> {
-        let served = snapshot.served(tunnel.scheme, &tunnel.target);
-        if served.name() != self.served.name() || served.credential() != self.served.credential() {
-            return None;
-        }
-        let ask = Self {
-            served,
-            meaning: Meaning::of_tunnel(),
-            method: self.method.clone(),
-            path: self.path.clone(),
-            query: self.query.clone(),
-            body_size: self.body_size,
-            websocket: self.websocket,
-        };
-        let meaning = ask.read_meaning(tunnel);
-        Some(Self { meaning, ..ask })
-    }
-
-    fn read_meaning(&self, tunnel: &Tunnel) -> Meaning {
-        let Some(method) = &self.method else { return Meaning::of_tunnel() };
+    /// Reads what the request means to whoever serves it; again when the configuration has changed.
+    pub(super) fn read_meaning(&mut self, served: &Served, tunnel: &Tunnel) {
+        let Some(method) = &self.method else { return };
         let call = Call {
             method: method.as_str(),
             host: &tunnel.target.host,
             path: self.path.as_ref(),
-            query: self.query.as_deref(),
+            query: self.came.query(),
             websocket: self.websocket,
             body: self.body_size != Some(0),
         };
-        match &self.served {
+        self.meaning = match served {
             Served::Named { service, .. } => {
                 let said = service.classify(&call);
-                Meaning { operation: said.operation.into(), action: said.action.map(Box::from), params: said.params }
+                Meaning { operation: said.operation.into(), action: said.action.map(Text::from), params: said.params }
             }
             Served::Web | Served::Nobody => {
                 Meaning { operation: call.default_operation().into(), action: None, params: Vec::new() }
             }
-        }
+        };
     }
 
-    pub(super) fn facts<'a>(&'a self, tunnel: &'a Tunnel, time: UnixSeconds) -> Facts<'a> {
+    pub(super) fn facts<'a>(&'a self, served: &'a Served, tunnel: &'a Tunnel, time: UnixSeconds) -> Facts<'a> {
         Facts {
             time,
-            service: self.served.name(),
+            service: served.name(),
             operation: &self.meaning.operation,
             action: self.meaning.action.as_deref(),
             scheme: tunnel.scheme,
@@ -252,41 +229,12 @@ impl Ask {
         }
     }
 
-    pub(super) fn service(&self) -> Option<&str> {
-        Some(self.served.name()).filter(|name| !name.is_empty())
-    }
-
-    pub(super) fn operation(&self) -> Option<&str> {
-        self.service().map(|_| &*self.meaning.operation)
+    pub(super) fn operation(&self) -> &str {
+        &self.meaning.operation
     }
 
     pub(super) fn action(&self) -> Option<&str> {
         self.meaning.action.as_deref()
-    }
-
-    pub(super) fn credential(&self) -> Option<&SecretName> {
-        self.served.credential()
-    }
-
-    pub(super) fn served(&self) -> &Served {
-        &self.served
-    }
-
-    pub(super) fn named_exactly(&self) -> bool {
-        matches!(self.served, Served::Named { exact: true, .. })
-    }
-
-    /// A host that no service names is told so, with the way to name it, rather than that a right for
-    /// `web` is missing. Death of the capability itself comes first.
-    pub(super) fn unknown_service(&self, tunnel: &Tunnel, denial: &Denial) -> Option<Refusal> {
-        let unnamed = match self.served {
-            Served::Named { .. } => false,
-            Served::Web => !tunnel.who.verified.could_serve(WEB),
-            Served::Nobody => true,
-        };
-        let hint = format!("capctl service add NAME --host {}", tunnel.target.authority(Scheme::Https));
-        (unnamed && denial.code == Code::CapabilityDenied)
-            .then(|| Refusal::new(Code::ServiceUnknown, format!("no service names {}", tunnel.target)).hint(hint))
     }
 }
 
@@ -309,8 +257,18 @@ impl Served {
         }
     }
 
+    /// The service's name; `None` where nobody serves.
+    pub(super) fn service(&self) -> Option<&str> {
+        Some(self.name()).filter(|name| !name.is_empty())
+    }
+
+    /// Whether the same service, with the same credential, serves under another configuration.
+    pub(super) fn is_still(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.credential() == other.credential()
+    }
+
     /// The secret of this endpoint; an endpoint that injects nothing has none.
-    fn credential(&self) -> Option<&SecretName> {
+    pub(super) fn credential(&self) -> Option<&SecretName> {
         match self {
             Self::Named { service, endpoint, .. } => service.credential().filter(|_| endpoint.injection().is_some()),
             Self::Web | Self::Nobody => None,
@@ -339,11 +297,5 @@ impl Served {
             Self::Named { endpoint, .. } => endpoint.slots().strip_trailers(trailers).foreign(),
             Self::Web | Self::Nobody => false,
         }
-    }
-}
-
-impl Meaning {
-    fn of_tunnel() -> Self {
-        Self { operation: "tunnel".into(), action: None, params: Vec::new() }
     }
 }

@@ -35,6 +35,11 @@ impl Live {
         self.0.load_full()
     }
 
+    /// The number of the snapshot of this moment.
+    pub(super) fn epoch(&self) -> u64 {
+        self.0.load().epoch
+    }
+
     /// Revokes now, whatever becomes of the rest of the configuration.
     pub fn revoke(&self, revocations: Revocations) {
         let revocations = Arc::new(revocations);

@@ -28,6 +28,7 @@ mod rewrite;
 mod terminate;
 mod tunnel;
 mod upgrade;
+mod view;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

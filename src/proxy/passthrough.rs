@@ -17,7 +17,6 @@ use super::Drain;
 use super::carry::carry;
 use super::exchange::{Exchange, Refused};
 use super::forward::unreachable;
-use super::live::Snapshot;
 use super::terminate::{UNRECOGNIZED_NAME, names, raw};
 use super::tunnel::Tunnel;
 use crate::net::listener::Stream;
@@ -34,12 +33,12 @@ pub(super) struct Opened {
 }
 
 /// Authorizes the tunnel and dials.
-pub(super) async fn open(tunnel: &Arc<Tunnel>, snapshot: &Arc<Snapshot>) -> Result<Opened, Refused> {
-    let mut exchange = Exchange::of_tunnel(Arc::clone(tunnel), Arc::clone(snapshot))?;
+pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
+    let mut exchange = Exchange::of_tunnel(Arc::clone(tunnel))?;
     exchange = exchange.authorized()?;
     exchange.upstream_started();
-    let named = exchange.named_exactly();
-    match tunnel.who.proxy.dialer.tcp(snapshot.dial_rules(), &tunnel.target, named).await {
+    let view = tunnel.view();
+    match tunnel.who.proxy.dialer.tcp(view.snapshot().dial_rules(), &tunnel.target, view.named_exactly()).await {
         Ok(upstream) => {
             exchange.upstream_answered();
             Ok(Opened { exchange, upstream })

@@ -4,6 +4,7 @@
 //! find its line. While bytes flow, or do not, authority is looked at again every second.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use super::body::{Cut, Reply, Uplink};
 use super::exchange::Exchange;
 use super::forward::Answered;
 use super::hop;
-use crate::net::pool::{Connection, PoolKey};
+use super::view::View;
+use crate::net::pool::Connection;
 use crate::policy::Code;
 
 /// How often a live exchange is looked at.
@@ -49,7 +51,7 @@ pub(crate) struct Relay {
 
 struct Live {
     exchange: Exchange,
-    connection: Option<(PoolKey, Connection<Uplink>)>,
+    connection: Option<(Arc<View>, Connection<Uplink>)>,
 }
 
 impl Relay {
@@ -57,7 +59,7 @@ impl Relay {
         inner: Incoming,
         exchange: Exchange,
         status: StatusCode,
-        connection: Option<(PoolKey, Connection<Uplink>)>,
+        connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
         let live = Some(Live { exchange, connection });
         let mut relay = Self { inner, live, status, tick: None, last_progress: Instant::now() };
@@ -70,8 +72,8 @@ impl Relay {
     /// Records the outcome and gives the connection back.
     fn finish(&mut self) {
         let Some(Live { exchange, connection }) = self.live.take() else { return };
-        if let Some((key, connection)) = connection {
-            exchange.tunnel.keep_upstream(key, connection);
+        if let Some((view, connection)) = connection {
+            exchange.tunnel.keep_upstream(view, connection);
         }
         exchange.allowed(self.status);
     }

@@ -56,8 +56,8 @@ fn with_uplink(request: Request<Incoming>, exchange: &Exchange, gate: Option<Arc
     if body.is_end_stream() {
         return Request::from_parts(parts, Uplink::empty(meter));
     }
-    let served = exchange.ask().served().clone();
-    Request::from_parts(parts, Uplink::new(body, meter, gate, exchange.reservation(), served))
+    let view = Arc::clone(exchange.view());
+    Request::from_parts(parts, Uplink::new(body, meter, gate, exchange.reservation(), view))
 }
 
 fn expects_continue(request: &Request<Incoming>) -> bool {
@@ -72,7 +72,7 @@ fn inject(
     path_and_query: &mut PathAndQuery,
     stripped: Stripped,
 ) -> Result<(), Refusal> {
-    match exchange.snapshot().binding(exchange.ask().served()) {
+    match exchange.view().snapshot().binding(exchange.view().served()) {
         Some(Binding::Nothing) => Ok(()),
         Some(Binding::Ready(injector)) => injector
             .apply(&stripped, request.headers_mut(), path_and_query)

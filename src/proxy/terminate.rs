@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use http::StatusCode;
 use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -53,8 +55,11 @@ pub(super) async fn run(authenticated: Authenticated, target: Target, upgrade: O
     let Ok(Ok(Some(first))) = tokio::time::timeout(patience, peek(&mut stream)).await else { return };
     if first == TLS_HANDSHAKE {
         terminate(authenticated, target, stream, &drain).await;
-    } else if authenticated.proxy.live.snapshot().speaks_http(&target) {
-        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http));
+        return;
+    }
+    let snapshot = authenticated.proxy.live.snapshot();
+    if snapshot.speaks_http(&target) {
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot));
         serve_http1(&tunnel, stream, &drain).await;
     } else {
         let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
@@ -105,7 +110,8 @@ async fn terminate(authenticated: Authenticated, target: Target, stream: Rewind<
     };
     let Ok(Some((authenticated, target, tls))) = tokio::time::timeout(patience, shaking).await else { return };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https));
+    let snapshot = authenticated.proxy.live.snapshot();
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
     if http2 { serve_http2(&tunnel, tls, drain).await } else { serve_http1(&tunnel, tls, drain).await }
 }
 
@@ -124,12 +130,11 @@ where
     let service = {
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
         hyper::service::service_fn(move |request| {
-            let (tunnel, guard, drain) = (Arc::clone(&tunnel), Arc::clone(&guard), drain.clone());
+            let waiting = waits_for_answer(&request).then(|| Arc::clone(&guard));
+            let answer = exchange::answer(Arc::clone(&tunnel), request, Some(Arc::clone(&guard)), &drain);
             async move {
-                let snapshot = tunnel.who.proxy.live.snapshot();
-                let waits = waits_for_answer(&request);
-                let response = exchange::answer(tunnel, snapshot, request, Some(&guard), &drain).await;
-                if waits && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                let response = answer.await;
+                if let Some(guard) = waiting.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
                     guard.resume();
                 }
                 Ok::<_, Infallible>(response)
@@ -149,11 +154,7 @@ where
     let service = {
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
         hyper::service::service_fn(move |request| {
-            let (tunnel, drain) = (Arc::clone(&tunnel), drain.clone());
-            async move {
-                let snapshot = tunnel.who.proxy.live.snapshot();
-                Ok::<_, Infallible>(exchange::answer(tunnel, snapshot, request, None, &drain).await)
-            }
+            exchange::answer(Arc::clone(&tunnel), request, None, &drain).map(Ok::<_, Infallible>)
         })
     };
     let connection = http2::Builder::new(TokioExecutor::new())

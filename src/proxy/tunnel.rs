@@ -1,32 +1,57 @@
 //! What one CONNECT (or one absolute-form request) has shown: who it is, and the one place it goes to.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_queue::ArrayQueue;
 use ulid::Ulid;
 
 use super::authenticate::Authenticated;
 use super::body::Uplink;
+use super::live::Snapshot;
+use super::view::View;
+use crate::audit::Recorder;
 use crate::clock::UnixSeconds;
-use crate::net::pool::{Connection, PoolKey};
+use crate::net::pool::Connection;
 use crate::request::{Scheme, Target};
 
-/// An authenticated way to one destination. Requests inside it share it and touch no other shared state
-/// but counters.
+/// An authenticated way to one destination. Requests inside it share it, without a lock, and write nothing that
+/// another tunnel writes.
 pub(crate) struct Tunnel {
     pub(super) who: Authenticated,
     pub(super) target: Target,
     pub(super) scheme: Scheme,
+    pub(super) recorder: Recorder,
+    /// Of the newest snapshot that a request has seen.
+    view: ArcSwap<View>,
     /// Request ids are drawn from here, so that no request asks the system for randomness.
     id_next: AtomicU64,
-    /// The connection that this tunnel used last. One client, so nobody waits for this lock.
-    upstream: Mutex<Option<(PoolKey, Connection<Uplink>)>>,
+    /// The HTTP/1.1 connection that this tunnel used last, and what it was made for.
+    kept: ArrayQueue<(Arc<View>, Connection<Uplink>)>,
+    /// A handle on the HTTP/2 connection that this tunnel used last.
+    shared: ArcSwapOption<(Arc<View>, Connection<Uplink>)>,
 }
 
 impl Tunnel {
-    pub(super) fn new(who: Authenticated, target: Target, scheme: Scheme) -> Self {
-        Self { who, target, scheme, id_next: AtomicU64::new(0), upstream: Mutex::new(None) }
+    pub(super) fn new(who: Authenticated, target: Target, scheme: Scheme, snapshot: Arc<Snapshot>) -> Self {
+        let view = ArcSwap::from_pointee(View::new(snapshot, &who, scheme, &target));
+        let recorder = who.proxy.journal.recorder();
+        let (kept, shared) = (ArrayQueue::new(1), ArcSwapOption::empty());
+        Self { who, target, scheme, recorder, view, id_next: AtomicU64::new(0), kept, shared }
+    }
+
+    /// What the current snapshot says of the destination.
+    pub(super) fn view(&self) -> Arc<View> {
+        let known = self.view.load_full();
+        let live = &self.who.proxy.live;
+        if known.snapshot().epoch() == live.epoch() {
+            return known;
+        }
+        let view = Arc::new(View::new(live.snapshot(), &self.who, self.scheme, &self.target));
+        self.view.store(Arc::clone(&view));
+        view
     }
 
     /// A new request's id: its time in milliseconds, then bits that no other tunnel draws.
@@ -36,20 +61,30 @@ impl Tunnel {
     }
 
     /// The connection used last, when it fits.
-    pub(super) fn take_upstream(&self, key: &PoolKey) -> Option<Connection<Uplink>> {
-        let mut kept = self.upstream.lock().ok()?;
-        kept.take_if(|(of, _)| of == key).map(|(_, connection)| connection)
+    pub(super) fn take_upstream(&self, view: &View) -> Option<Connection<Uplink>> {
+        if let Some(shared) = &*self.shared.load()
+            && shared.0.key() == view.key()
+        {
+            return shared.1.another();
+        }
+        let (of, connection) = self.kept.pop()?;
+        if of.key() == view.key() {
+            return Some(connection);
+        }
+        self.who.proxy.pool.give(of.key(), connection);
+        None
     }
 
-    /// Keeps a connection for this tunnel's next request; a second one goes to the pool.
-    pub(super) fn keep_upstream(&self, key: PoolKey, connection: Connection<Uplink>) {
-        let Ok(mut kept) = self.upstream.lock() else { return };
-        if kept.is_none() {
-            *kept = Some((key, connection));
-        } else {
-            drop(kept);
-            self.who.proxy.pool.give(&key, connection);
+    /// Keeps a connection for this tunnel's next request; a second one of HTTP/1.1 goes to the pool.
+    pub(super) fn keep_upstream(&self, view: Arc<View>, connection: Connection<Uplink>) {
+        if let Err((view, connection)) = self.kept.push((view, connection)) {
+            self.who.proxy.pool.give(view.key(), connection);
         }
+    }
+
+    /// Keeps a handle on a shared connection.
+    pub(super) fn share_upstream(&self, view: &Arc<View>, connection: &Connection<Uplink>) {
+        self.shared.store(connection.another().map(|handle| Arc::new((Arc::clone(view), handle))));
     }
 
     /// How long this tunnel may go on from now.
@@ -61,8 +96,8 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if let Some((key, connection)) = self.upstream.get_mut().ok().and_then(Option::take) {
-            self.who.proxy.pool.give(&key, connection);
+        if let Some((view, connection)) = self.kept.pop() {
+            self.who.proxy.pool.give(view.key(), connection);
         }
     }
 }

@@ -25,18 +25,18 @@ impl Outgoing {
     /// Asks the upstream for the WebSocket, on a connection of its own. What it says other than yes is an
     /// answer like any other.
     pub(super) async fn upgrade(
-        self,
+        self: Box<Self>,
         client: OnUpgrade,
         guard: &Arc<GuardState>,
         drain: &Drain,
     ) -> Result<Response<Reply>, Refused> {
-        let Self { mut exchange, mut request, path_and_query, .. } = self;
+        let Self { mut exchange, mut request, path_and_query, .. } = *self;
         exchange.upstream_started();
         let mut connection = match forward::dial(&exchange, Offer::Http1).await {
             Ok(connection) => connection,
             Err(error) => return Err(exchange.refuse(forward::unreachable(&error))),
         };
-        forward::address(&mut request, &exchange, &path_and_query, false);
+        forward::address(&mut request, exchange.view(), &path_and_query, false);
         request.headers_mut().insert(header::CONNECTION, UPGRADE);
         request.headers_mut().insert(header::UPGRADE, WEBSOCKET);
         let mut response = match forward::send_once(&mut exchange, &mut connection, request).await {

@@ -1,6 +1,6 @@
 //! The facts of a request: all that a capability's checks can see (`docs/capability.md`, "Facts").
 
-use super::{CanonicalPath, Host, Scheme};
+use super::{CanonicalPath, Host, Scheme, Text};
 use crate::clock::UnixSeconds;
 
 /// How the holder showed possession of its key.
@@ -49,7 +49,7 @@ pub struct Facts<'a> {
     /// ambiguous path on `web`.
     pub path: Option<&'a CanonicalPath>,
     /// `param(name, value)`: what the matched route extracted, each name at most once.
-    pub params: &'a [(Box<str>, Box<str>)],
+    pub params: &'a [(Text, Text)],
     /// `body_size(int)`: 0 without a body, absent when the length is not announced.
     pub body_size: Option<u64>,
     /// `audience(str)`: the proxy's configured name.

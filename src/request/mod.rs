@@ -8,6 +8,9 @@ mod facts;
 mod path;
 mod target;
 
+/// A short text of a request: kept in place up to 24 bytes.
+pub use compact_str::CompactString as Text;
+
 pub use facts::{Facts, ProofKind};
 pub use path::{CanonicalPath, EncodedSlash, PATH_BYTES_MAX, PathError};
 pub use target::{Host, NameError, Scheme, Target};

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::credential::{Injection, SecretName, Shape, Slots, placeholder};
-use crate::request::{EncodedSlash, Host};
+use crate::request::{EncodedSlash, Host, Text};
 
 pub use catalogue::{Catalogue, catalogue};
 pub use definition::Definition;
@@ -85,7 +85,7 @@ pub struct Classified<'s> {
     /// The name of the route that decided; absent when none did.
     pub action: Option<&'s str>,
     /// Each name at most once; a param without a single meaning is absent.
-    pub params: Vec<(Box<str>, Box<str>)>,
+    pub params: Vec<(Text, Text)>,
 }
 
 impl Service {

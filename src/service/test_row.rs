@@ -2,7 +2,7 @@
 
 use super::document::Table;
 use super::{Call, Origin, Problem, Service};
-use crate::request::{CanonicalPath, Target};
+use crate::request::{CanonicalPath, Target, Text};
 
 /// One row. What it does not name is not compared, but for `action` and `params`: absent means none.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub struct TestRow {
     body: bool,
     operation: Option<Box<str>>,
     action: Option<Box<str>>,
-    params: Vec<(Box<str>, Box<str>)>,
+    params: Vec<(Text, Text)>,
     /// Whether the host must, or must not, be one that the credential goes to.
     injected: Option<bool>,
     origin: Origin,

@@ -291,7 +291,7 @@ proptest! {
             let name = host("api.github.com");
             let call =
                 Call { method: "GET", host: &name, path: Some(&path), query: Some(&query), websocket: false, body: false };
-            let mut names: Vec<Box<str>> = service.classify(&call).params.into_iter().map(|(name, _)| name).collect();
+            let mut names: Vec<Text> = service.classify(&call).params.into_iter().map(|(name, _)| name).collect();
             let all = names.len();
             names.sort();
             names.dedup();

@@ -10,7 +10,7 @@ use narrows::capability::{
     Algorithm, Capability, InvalidCapability, Limits, PrivateKey, PublicKey, Roots, Verified, verify,
 };
 use narrows::clock::UnixSeconds;
-use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme};
+use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme, Text};
 use prost::Message;
 
 pub(crate) const ROOT: u8 = 1;
@@ -238,7 +238,7 @@ pub(crate) struct Request {
     pub(crate) action: Option<&'static str>,
     pub(crate) method: Option<&'static str>,
     pub(crate) path: Option<&'static str>,
-    pub(crate) params: Vec<(Box<str>, Box<str>)>,
+    pub(crate) params: Vec<(Text, Text)>,
     pub(crate) body_size: Option<u64>,
     pub(crate) hop: u32,
 }

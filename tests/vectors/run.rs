@@ -8,7 +8,7 @@ use narrows::capability::{
 };
 use narrows::clock::UnixSeconds;
 use narrows::policy;
-use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme, Target};
+use narrows::request::{CanonicalPath, EncodedSlash, Facts, Host, ProofKind, Scheme, Target, Text};
 use serde_json::{Value, json};
 
 pub(crate) fn cases(file: &Value) -> impl Iterator<Item = &Value> {
@@ -58,7 +58,7 @@ pub(crate) fn requests(capabilities: &Value, file: &Value) {
         let facts = &case["facts"];
         let host = Host::parse(text(facts, "host")).expect("a host");
         let path = facts["path"].as_str().map(|path| CanonicalPath::parse(path, EncodedSlash::Opaque).expect("a path"));
-        let params: Vec<(Box<str>, Box<str>)> = facts["params"]
+        let params: Vec<(Text, Text)> = facts["params"]
             .as_object()
             .expect("params")
             .iter()

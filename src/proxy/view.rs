@@ -1,0 +1,71 @@
+//! What one snapshot says of one destination: looked up once, then shared by the requests of a tunnel.
+//!
+//! Requests clone the tunnel's own pointer to it, so that no two cores write the same counter of references.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::uri::Authority;
+
+use super::authenticate::Authenticated;
+use super::inbound::Served;
+use super::live::Snapshot;
+use crate::capability::{Block, BlockId};
+use crate::net::pool::PoolKey;
+use crate::request::{Scheme, Target};
+
+/// See the module.
+pub(super) struct View {
+    snapshot: Arc<Snapshot>,
+    served: Served,
+    key: PoolKey,
+    /// The destination as the upstream reads it; always there, for a canonical target is plain ASCII.
+    host: Option<HeaderValue>,
+    authority: Option<Authority>,
+}
+
+impl View {
+    pub(super) fn new(snapshot: Arc<Snapshot>, who: &Authenticated, scheme: Scheme, target: &Target) -> Self {
+        let served = snapshot.served(scheme, target);
+        let key = PoolKey {
+            scheme,
+            target: target.clone(),
+            named: matches!(served, Served::Named { exact: true, .. }),
+            authority: who.verified.blocks().first().map_or(BlockId([0; 32]), Block::id),
+            credential: served.credential().map(|name| Arc::from(name.as_str())),
+            trust_epoch: snapshot.trust_epoch(),
+        };
+        let text = target.authority(scheme);
+        let (host, authority) = (HeaderValue::from_str(&text).ok(), Authority::try_from(text).ok());
+        Self { snapshot, served, key, host, authority }
+    }
+
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Who serves the destination.
+    pub(super) fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// Whether a service names the host exactly, not by a suffix and not as part of `web`.
+    pub(super) fn named_exactly(&self) -> bool {
+        self.key.named
+    }
+
+    /// What a connection to the destination must have been made for.
+    pub(super) fn key(&self) -> &PoolKey {
+        &self.key
+    }
+
+    /// The value of `Host`.
+    pub(super) fn host(&self) -> Option<&HeaderValue> {
+        self.host.as_ref()
+    }
+
+    /// The value of `:authority`.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+}
