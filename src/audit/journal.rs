@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ulid::Ulid;
 
@@ -303,7 +303,7 @@ impl Recorder {
             NoSlot::Full => Unavailable::Full,
             NoSlot::TooLarge => Unavailable::TooLarge,
         })?;
-        Ok(Entry { recorder: self.clone(), id: intent.id, slot, began: Instant::now(), finished: false })
+        Ok(Entry { recorder: self.clone(), id: intent.id, slot, time_ms: intent.time_ms, finished: false })
     }
 }
 
@@ -314,7 +314,7 @@ pub struct Entry {
     recorder: Recorder,
     id: Ulid,
     slot: u32,
-    began: Instant,
+    time_ms: u64,
     finished: bool,
 }
 
@@ -336,7 +336,9 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.finished {
-            let duration_ms = u64::try_from(self.began.elapsed().as_millis()).ok();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+            let now_ms = now.and_then(|now| u64::try_from(now.as_millis()).ok());
+            let duration_ms = now_ms.map(|now_ms| now_ms.saturating_sub(self.time_ms));
             self.recorder.ring().finish(self.slot, &Ended::aborted(duration_ms));
         }
     }

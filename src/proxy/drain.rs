@@ -2,8 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,13 +55,17 @@ impl Drain {
         end: impl Future<Output = ()>,
     ) {
         let mut end = std::pin::pin!(end);
-        tokio::select! {
-            _ = connection.as_mut() => {}
-            () = end.as_mut() => {}
-            () = self.started() => {
-                ask(connection.as_mut());
-                tokio::select! { _ = connection => {}, () = end => {}, () = self.over() => {} }
-            }
+        let asked = {
+            let waiting = async {
+                tokio::select! { () = end.as_mut() => false, () = self.started() => true }
+            };
+            let waiting = std::pin::pin!(waiting);
+            let waiting = Quiet::new(waiting);
+            tokio::select! { biased; _ = connection.as_mut() => false, asked = waiting => asked }
+        };
+        if asked {
+            ask(connection.as_mut());
+            tokio::select! { _ = connection => {}, () = end => {}, () = self.over() => {} }
         }
     }
 
@@ -75,9 +83,72 @@ impl Drain {
     }
 }
 
+/// Polls a future only when it has called: what waits for hours beside a busy connection costs the connection nothing.
+struct Quiet<F> {
+    future: F,
+    bell: Arc<Bell>,
+}
+
+/// The waker of a [`Quiet`] future, which passes the call on to the task.
+struct Bell {
+    rang: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl<F: Future + Unpin> Quiet<F> {
+    fn new(future: F) -> Self {
+        // It rings once by itself, for the first poll.
+        Self { future, bell: Arc::new(Bell { rang: AtomicBool::new(true), task: AtomicWaker::new() }) }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+impl<F: Future + Unpin> Future for Quiet<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // The task first, then the bell: whoever rings in between wakes the task.
+        self.bell.task.register(cx.waker());
+        if !self.bell.rang.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(&self.bell));
+        Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_quiet_future_is_polled_when_it_calls_and_not_else() {
+        let polls = std::cell::Cell::new(0);
+        let (call, called) = tokio::sync::oneshot::channel();
+        let mut called = std::pin::pin!(called);
+        let counted = std::future::poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            called.as_mut().poll(cx)
+        });
+        let mut quiet = Quiet::new(counted);
+        for _ in 0..3 {
+            assert!(futures_util::poll!(&mut quiet).is_pending());
+        }
+        assert_eq!(polls.get(), 1);
+        call.send(7).expect("it listens");
+        assert_eq!(quiet.await, Ok(7));
+        assert_eq!(polls.get(), 2);
+    }
 
     #[tokio::test]
     async fn tasks_may_end_and_those_that_do_not_are_cut() {

@@ -83,6 +83,7 @@ pub(super) struct Exchange {
     id: Ulid,
     style: Style,
     version: Version,
+    time_ms: u64,
     started: Instant,
     entry: Option<Entry>,
     reservation: Option<Arc<Reservation>>,
@@ -135,6 +136,7 @@ impl Exchange {
             id,
             style,
             version,
+            time_ms,
             started,
             entry,
             reservation: None,
@@ -159,7 +161,7 @@ impl Exchange {
 
     /// Asks policy, the one door. The permit holds what was reserved of the budgets.
     pub(super) fn authorized(mut self) -> Result<Self, Refused> {
-        let now = UnixSeconds::now();
+        let now = UnixSeconds(self.time_ms / 1000);
         if !self.root_stands() {
             let refusal = Refusal::new(Code::CapabilityRevoked, "the capability's root is no longer trusted");
             return Err(self.refuse(refusal.hint("capctl mint --to PUBKEY --user YOU --allow GRANT --expires 8h")));
@@ -255,6 +257,11 @@ impl Exchange {
 
     pub(super) fn upstream_started(&mut self) {
         self.upstream_since = Some(Instant::now());
+    }
+
+    /// When the upstream was first turned to.
+    pub(super) fn upstream_since(&self) -> Instant {
+        self.upstream_since.unwrap_or(self.started)
     }
 
     pub(super) fn upstream_answered(&mut self) {

@@ -211,7 +211,7 @@ async fn sent(
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
     let mut sending = std::pin::pin!(sending);
-    let mut progress = (exchange.meter.up(), Instant::now());
+    let mut progress = (exchange.meter.up(), exchange.upstream_since());
     loop {
         if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, &mut sending).await {
             return sent.map_err(Failure::Unsent);

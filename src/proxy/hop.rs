@@ -16,6 +16,9 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 /// `Proxy-Authorization` inside the tunnel, and a capability never goes upstream. `TE` is cut down to
 /// `trailers`, the one value that gRPC needs.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
+    if !has_hop_by_hop(headers) {
+        return;
+    }
     // Read first: on HTTP/1 a sender of `TE` must also name it in `Connection` (RFC 9110 §10.1.4).
     let trailers = headers.get_all(header::TE).iter().any(|value| {
         let names = value.to_str().unwrap_or_default().split(',');
@@ -32,6 +35,9 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
 /// Removes the same from an answer, and `Alt-Svc`, which would lead the client around the proxy
 /// (RFC 7838 §2.4).
 pub(super) fn strip_answer(headers: &mut HeaderMap) {
+    if !has_hop_by_hop(headers) {
+        return;
+    }
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // The body is framed anew; a length beside a coding is not to be believed (RFC 9112 §6.3).
         headers.remove(header::CONTENT_LENGTH);
@@ -46,6 +52,16 @@ pub(super) fn strip_answer(headers: &mut HeaderMap) {
 pub(super) fn connection_has(headers: &HeaderMap, option: &str) -> bool {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case(option))
+}
+
+/// One look at the names tells whether there is anything to remove: mostly there is not.
+fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        HOP_BY_HOP.contains(name)
+            || *name == header::TE
+            || *name == header::ALT_SVC
+            || name.as_str().starts_with("proxy-")
+    })
 }
 
 fn strip_fixed(headers: &mut HeaderMap) {

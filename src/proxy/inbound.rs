@@ -12,6 +12,7 @@ use super::exchange::{Exchange, Opening, Refused};
 use super::hop;
 use super::respond::{Refusal, Style};
 use super::tunnel::Tunnel;
+use super::view::View;
 use crate::audit::Event;
 use crate::clock::UnixSeconds;
 use crate::credential::{SecretName, Slots, Stripped, Unwritable};
@@ -69,9 +70,9 @@ impl Inbound {
         guard: Option<&GuardState>,
     ) -> Result<Self, Refused> {
         let (style, version) = (Style::of(request.headers()), request.version());
-        let fault = fault(&tunnel, &request, guard).err();
         let websocket = wants_websocket(&request);
         let view = tunnel.view();
+        let fault = fault(&tunnel, &view, &request, guard).err();
         let served = view.served();
         let path = CanonicalPath::parse(request.uri().path(), served.encoded_slash());
         // On `web`, where nothing is injected and no path is matched, the path is the server's own affair.
@@ -103,7 +104,7 @@ fn sent(uri: &Uri, path: Option<&CanonicalPath>) -> PathAndQuery {
 }
 
 /// What is wrong with a request before anybody asks who sends it.
-fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&GuardState>) -> Result<(), Refusal> {
+fn fault(tunnel: &Tunnel, view: &View, request: &Request<Incoming>, guard: Option<&GuardState>) -> Result<(), Refusal> {
     match guard.and_then(GuardState::violation) {
         Some(Violation::Framing) => return Err(Refusal::new(Code::Framing, Violation::Framing.to_string()).closing()),
         Some(Violation::HeadTooLarge) => {
@@ -120,11 +121,11 @@ fn fault(tunnel: &Tunnel, request: &Request<Incoming>, guard: Option<&GuardState
         let refusal = Refusal::new(Code::CapabilityDenied, "TRACE is never allowed");
         return Err(refusal.hint("capctl explain --cap FILE GET URL, with another method"));
     }
-    same_destination(tunnel, request).map_err(Refusal::closing)
+    same_destination(tunnel, view, request).map_err(Refusal::closing)
 }
 
 /// Every name in the request must be the tunnel's (RFC 9110 §7.4).
-fn same_destination(tunnel: &Tunnel, request: &Request<Incoming>) -> Result<(), Refusal> {
+fn same_destination(tunnel: &Tunnel, view: &View, request: &Request<Incoming>) -> Result<(), Refusal> {
     let misdirected = |detail: &str| Refusal::new(Code::Misdirected, detail);
     let uri = request.uri();
     if uri.scheme_str().is_some_and(|scheme| scheme != tunnel.scheme.as_str()) {
@@ -141,6 +142,10 @@ fn same_destination(tunnel: &Tunnel, request: &Request<Incoming>) -> Result<(), 
     }
     let default_port = tunnel.scheme.default_port();
     for named in [host, authority].into_iter().flatten() {
+        // Mostly it is spelled as we would; other spellings of the same name are read.
+        if view.host().is_some_and(|host| *host == *named) {
+            continue;
+        }
         if Target::parse_or(named, default_port).as_ref() != Ok(&tunnel.target) {
             return Err(misdirected("the request names another host or port than its tunnel"));
         }

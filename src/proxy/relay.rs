@@ -61,10 +61,12 @@ impl Relay {
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
-        let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, live, status, tick: None, last_progress: Instant::now() };
+        let mut relay = Self { inner, live: None, status, tick: None, last_progress: exchange.upstream_since() };
+        relay.live = Some(Live { exchange, connection });
         if relay.inner.is_end_stream() {
             relay.finish();
+        } else {
+            relay.last_progress = Instant::now();
         }
         relay
     }

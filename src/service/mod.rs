@@ -132,6 +132,9 @@ impl Service {
         if !self.terminate {
             return Classified { operation: "tunnel", action: None, params: Vec::new() };
         }
+        if self.rules.is_empty() {
+            return Classified { operation: call.default_operation(), action: None, params: Vec::new() };
+        }
         let path: Option<Vec<&str>> = call.path.map(|path| path.segments().collect());
         let path = path.as_deref();
         let mut settled = (call.default_operation(), None);
