@@ -243,7 +243,7 @@ pub(crate) enum Reply {
     /// Made by the proxy; whole.
     Own(Option<Bytes>),
     /// Streamed from the upstream.
-    Relayed(Box<Relay>),
+    Relayed(Relay),
 }
 
 impl Reply {

@@ -45,7 +45,7 @@ pub(super) fn answer(
     let outgoing = Inbound::read(tunnel, request, guard.as_deref())
         .and_then(Inbound::authorize)
         .and_then(Authorized::rewrite)
-        .map(|outgoing| Way::of(Box::new(outgoing), guard, drain));
+        .map(|outgoing| Way::of(outgoing, guard, drain));
     async {
         let answered = match outgoing {
             Ok(Way::Forward(outgoing)) => outgoing.forward().await.map(Answered::relay),
@@ -61,12 +61,12 @@ pub(super) fn answer(
 
 /// Where a request goes that was rewritten.
 enum Way {
-    Forward(Box<Outgoing>),
-    Upgrade(Box<Outgoing>, OnUpgrade, Arc<GuardState>, Drain),
+    Forward(Outgoing),
+    Upgrade(Outgoing, OnUpgrade, Arc<GuardState>, Drain),
 }
 
 impl Way {
-    fn of(mut outgoing: Box<Outgoing>, guard: Option<Arc<GuardState>>, drain: &Drain) -> Self {
+    fn of(mut outgoing: Outgoing, guard: Option<Arc<GuardState>>, drain: &Drain) -> Self {
         match (outgoing.upgrade.take(), guard) {
             (Some(client), Some(guard)) => Self::Upgrade(outgoing, client, guard, drain.clone()),
             _ => Self::Forward(outgoing),
@@ -106,7 +106,7 @@ pub(super) struct Opening {
 
 impl Exchange {
     /// Opens the journal entry. Everything that can still go wrong is then on its line.
-    pub(super) fn open(opening: Opening) -> Result<Self, Refused> {
+    pub(super) fn open(opening: Opening) -> Result<Box<Self>, Refused> {
         let Opening { tunnel, view, ask, style, version, foreign, event } = opening;
         let started = Instant::now();
         let time_ms = unix_ms();
@@ -128,22 +128,24 @@ impl Exchange {
             client: Some(&tunnel.who.client),
             foreign_credential: foreign,
         });
-        let exchange = |entry| Self {
-            meter: Arc::new(Meter::new(started)),
-            tunnel: Arc::clone(&tunnel),
-            view,
-            ask,
-            id,
-            style,
-            version,
-            time_ms,
-            started,
-            entry,
-            reservation: None,
-            foreign,
-            upstream_since: None,
-            upstream_ms: None,
-            checked: started,
+        let exchange = |entry| {
+            Box::new(Self {
+                meter: Arc::new(Meter::new(started)),
+                tunnel: Arc::clone(&tunnel),
+                view,
+                ask,
+                id,
+                style,
+                version,
+                time_ms,
+                started,
+                entry,
+                reservation: None,
+                foreign,
+                upstream_since: None,
+                upstream_ms: None,
+                checked: started,
+            })
         };
         if let Ok(entry) = entry {
             return Ok(exchange(Some(entry)));
@@ -153,14 +155,14 @@ impl Exchange {
     }
 
     /// The exchange that a plain tunnel is.
-    pub(super) fn of_tunnel(tunnel: Arc<Tunnel>) -> Result<Self, Refused> {
+    pub(super) fn of_tunnel(tunnel: Arc<Tunnel>) -> Result<Box<Self>, Refused> {
         let (view, ask) = (tunnel.view(), Ask::tunnel());
         let (style, version) = (Style::Problem, Version::HTTP_11);
         Self::open(Opening { tunnel, view, ask, style, version, foreign: false, event: Event::Tunnel })
     }
 
     /// Asks policy, the one door. The permit holds what was reserved of the budgets.
-    pub(super) fn authorized(mut self) -> Result<Self, Refused> {
+    pub(super) fn authorized(mut self: Box<Self>) -> Result<Box<Self>, Refused> {
         let now = UnixSeconds(self.time_ms / 1000);
         if !self.root_stands() {
             let refusal = Refusal::new(Code::CapabilityRevoked, "the capability's root is no longer trusted");

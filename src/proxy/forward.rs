@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -29,22 +29,23 @@ const ATTEMPTS_MAX: usize = 3;
 
 /// The upstream has answered; the head is here, the body is on its way.
 pub(super) struct Answered {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) response: Response<Incoming>,
     /// To be kept when the answer has ended; a handle on a shared connection is not held.
     pub(super) connection: Option<(Arc<View>, Connection<Uplink>)>,
 }
 
-/// What identifies a request apart from its body, for the one repetition that is safe.
+/// What identifies a request apart from its body, for the one repetition that is safe. A list is copied more cheaply
+/// than a map, and is seldom read.
 struct Head {
     method: Method,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Outgoing {
     /// Sends the request and waits for the head of its answer.
-    pub(super) async fn forward(self: Box<Self>) -> Result<Answered, Refused> {
-        let Self { mut exchange, mut request, path_and_query, gate, .. } = *self;
+    pub(super) async fn forward(self) -> Result<Answered, Refused> {
+        let Self { mut exchange, mut request, path_and_query, gate, .. } = self;
         let view = Arc::clone(exchange.view());
         exchange.upstream_started();
         let mut attempts = 0;
@@ -75,7 +76,7 @@ impl Outgoing {
 }
 
 fn answered(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     response: Response<Incoming>,
     view: Arc<View>,
     connection: Connection<Uplink>,
@@ -187,14 +188,18 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn safe_head(request: &Request<Uplink>) -> Option<Head> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let empty = http_body::Body::is_end_stream(request.body());
-    (safe && empty).then(|| Head { method: request.method().clone(), headers: request.headers().clone() })
+    let copied = || {
+        let fields = request.headers().iter().map(|(name, value)| (name.clone(), value.clone()));
+        Head { method: request.method().clone(), headers: fields.collect() }
+    };
+    (safe && empty).then(copied)
 }
 
 impl Head {
     fn into_request(self, exchange: &Exchange) -> Request<Uplink> {
         let mut request = Request::new(Uplink::empty(Arc::clone(&exchange.meter)));
         *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
+        request.headers_mut().extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
         request
     }
 }

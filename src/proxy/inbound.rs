@@ -56,7 +56,7 @@ struct Meaning {
 
 /// A request that says where it goes and what it wants without contradiction, on its journal line.
 pub(super) struct Inbound {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) request: Request<Incoming>,
     pub(super) path_and_query: PathAndQuery,
     pub(super) stripped: Stripped,

@@ -28,7 +28,7 @@ const HELLO_BYTES_MAX: usize = 32 * 1024;
 
 /// Allowed, journalled, and connected: the CONNECT may be answered with 200.
 pub(super) struct Opened {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     upstream: TcpStream,
 }
 

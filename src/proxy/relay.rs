@@ -35,7 +35,7 @@ impl Answered {
         parts.version = exchange.version();
         parts.extensions.clear();
         let relay = Relay::new(incoming, exchange, parts.status, connection);
-        Response::from_parts(parts, Reply::Relayed(Box::new(relay)))
+        Response::from_parts(parts, Reply::Relayed(relay))
     }
 }
 
@@ -50,14 +50,14 @@ pub(crate) struct Relay {
 }
 
 struct Live {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     connection: Option<(Arc<View>, Connection<Uplink>)>,
 }
 
 impl Relay {
     fn new(
         inner: Incoming,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {

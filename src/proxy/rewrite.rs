@@ -24,7 +24,7 @@ use crate::service::Binding;
 /// connection's protocol.
 #[must_use]
 pub(super) struct Outgoing {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) request: Request<Uplink>,
     pub(super) path_and_query: PathAndQuery,
     pub(super) gate: Option<Arc<ExpectGate>>,

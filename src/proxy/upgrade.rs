@@ -25,12 +25,12 @@ impl Outgoing {
     /// Asks the upstream for the WebSocket, on a connection of its own. What it says other than yes is an
     /// answer like any other.
     pub(super) async fn upgrade(
-        self: Box<Self>,
+        self,
         client: OnUpgrade,
         guard: &Arc<GuardState>,
         drain: &Drain,
     ) -> Result<Response<Reply>, Refused> {
-        let Self { mut exchange, mut request, path_and_query, .. } = *self;
+        let Self { mut exchange, mut request, path_and_query, .. } = self;
         exchange.upstream_started();
         let mut connection = match forward::dial(&exchange, Offer::Http1).await {
             Ok(connection) => connection,
@@ -77,7 +77,7 @@ fn switching(mut headers: http::HeaderMap) -> Response<Reply> {
     response
 }
 
-async fn run(mut exchange: Exchange, client: OnUpgrade, upstream: OnUpgrade, drain: Drain) {
+async fn run(mut exchange: Box<Exchange>, client: OnUpgrade, upstream: OnUpgrade, drain: Drain) {
     let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
         return exchange.cut(Code::UpstreamProtocol, StatusCode::SWITCHING_PROTOCOLS);
     };

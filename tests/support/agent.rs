@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,12 +57,17 @@ impl Answer {
 impl Agent {
     /// An agent of `daemon`; `None` presents nothing.
     pub(crate) fn new(env: &TestEnv, daemon: &Daemon, credentials: Option<&str>) -> Self {
+        Self::at(daemon.addr, &env.home().join("ca.pem"), credentials)
+    }
+
+    /// An agent of whatever proxy is at `proxy` and has leaves of the CA in this file.
+    pub(crate) fn at(proxy: SocketAddr, ca: &Path, credentials: Option<&str>) -> Self {
         let mut roots = RootCertStore::empty();
-        let pem = std::fs::read(env.home().join("ca.pem")).unwrap();
+        let pem = std::fs::read(ca).unwrap();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             roots.add(certificate.unwrap()).unwrap();
         }
-        Self { proxy: daemon.addr, credentials: credentials.map(ToOwned::to_owned), roots: Arc::new(roots) }
+        Self { proxy, credentials: credentials.map(ToOwned::to_owned), roots: Arc::new(roots) }
     }
 
     /// A connection to the proxy with nothing said yet.
