@@ -1,13 +1,15 @@
 //! Upstream connections that are kept: pooled per destination and credential, never shared by two.
 //!
 //! An HTTP/2 connection is shared by the requests of one key; an HTTP/1.1 connection is taken out, used
-//! by one request at a time, and given back when its answer has ended. The map is touched only then.
+//! by one request at a time, and given back when its answer has ended. A tunnel looks its shelf up once.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+use crossbeam_queue::ArrayQueue;
 use dashmap::DashMap;
 use futures_util::TryFutureExt as _;
 use futures_util::future::Either;
@@ -23,8 +25,10 @@ use crate::request::{Scheme, Target};
 
 /// At most this many idle HTTP/1.1 connections are kept for one key.
 const IDLE_PER_KEY_MAX: usize = 32;
-/// At most this many idle HTTP/1.1 connections are kept in all.
-const IDLE_MAX: usize = 1024;
+/// At most this many keys have a shelf that is found again.
+const KEYS_MAX: usize = 1024;
+/// How often the pool is swept.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// An idle connection is closed after this long: most servers close theirs later than 60 s.
 const IDLE_FOR: Duration = Duration::from_secs(55);
 /// A connection that just ended an answer needs a moment to become ready.
@@ -131,15 +135,6 @@ where
         })
     }
 
-    /// Another handle on a shared HTTP/2 connection that lives; `None` for HTTP/1.1, which is one at a time.
-    #[must_use]
-    pub fn another(&self) -> Option<Self> {
-        match self {
-            Self::Http1(_) => None,
-            Self::Http2(sender) => (!sender.is_closed()).then(|| Self::Http2(sender.clone())),
-        }
-    }
-
     /// True for a handle on a shared HTTP/2 connection.
     #[must_use]
     pub const fn is_http2(&self) -> bool {
@@ -161,28 +156,34 @@ where
     }
 }
 
-/// The idle set.
+/// The shelves of all keys.
 #[derive(Debug)]
 pub struct Pool<B> {
-    kept: DashMap<PoolKey, Kept<B>>,
-    idle: AtomicUsize,
+    shelves: DashMap<PoolKey, Arc<Shelf<B>>>,
 }
 
+/// The connections of one key. Whoever asks for many keeps the shelf at hand: taking and giving take no lock.
 #[derive(Debug)]
-struct Kept<B> {
-    http1: Vec<(http1::SendRequest<B>, Instant)>,
-    http2: Option<(http2::SendRequest<B>, Instant)>,
-}
-
-impl<B> Default for Kept<B> {
-    fn default() -> Self {
-        Self { http1: Vec::new(), http2: None }
-    }
+pub struct Shelf<B> {
+    http1: ArrayQueue<(http1::SendRequest<B>, Instant)>,
+    http2: ArcSwapOption<http2::SendRequest<B>>,
+    /// Sweeps since the HTTP/2 connection was used last.
+    unused_sweeps: AtomicU32,
 }
 
 impl<B> Default for Pool<B> {
     fn default() -> Self {
-        Self { kept: DashMap::new(), idle: AtomicUsize::new(0) }
+        Self { shelves: DashMap::new() }
+    }
+}
+
+impl<B> Default for Shelf<B> {
+    fn default() -> Self {
+        Self {
+            http1: ArrayQueue::new(IDLE_PER_KEY_MAX),
+            http2: ArcSwapOption::empty(),
+            unused_sweeps: AtomicU32::new(0),
+        }
     }
 }
 
@@ -192,74 +193,92 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A live kept connection for `key`: the shared HTTP/2 one, else the one used last.
-    pub async fn take(&self, key: &PoolKey) -> Option<Connection<B>> {
-        loop {
-            if let Some(connection) = self.pop(key)?.revived().await {
-                return Some(connection);
-            }
+    /// The shelf of `key`. When there are too many keys, one that nobody else will find.
+    pub fn shelf(&self, key: &PoolKey) -> Arc<Shelf<B>> {
+        if let Some(shelf) = self.shelves.get(key) {
+            return Arc::clone(&shelf);
         }
+        if self.shelves.len() >= KEYS_MAX {
+            return Arc::default();
+        }
+        Arc::clone(&self.shelves.entry(key.clone()).or_default())
     }
 
-    /// Lets others use an HTTP/2 connection while it is in use.
-    pub fn share(&self, key: &PoolKey, connection: &Connection<B>) {
-        if let Connection::Http2(sender) = connection {
-            self.give(key, Connection::Http2(sender.clone()));
-        }
-    }
-
-    fn pop(&self, key: &PoolKey) -> Option<Connection<B>> {
-        let mut kept = self.kept.get_mut(key)?;
-        kept.http2.take_if(|(shared, _)| shared.is_closed());
-        if let Some((shared, used)) = &mut kept.http2 {
-            *used = Instant::now();
-            return Some(Connection::Http2(shared.clone()));
-        }
-        let (sender, _) = kept.http1.pop()?;
-        self.idle.fetch_sub(1, Ordering::Relaxed);
-        Some(Connection::Http1(sender))
-    }
-
-    /// Keeps a connection for the next request. One beyond the bounds, or dead, is dropped.
-    pub fn give(&self, key: &PoolKey, connection: Connection<B>) {
-        match connection {
-            Connection::Http1(sender) => self.give_http1(key, sender),
-            Connection::Http2(sender) => {
-                let mut kept = self.kept.entry(key.clone()).or_default();
-                if !sender.is_closed() && kept.http2.as_ref().is_none_or(|(shared, _)| shared.is_closed()) {
-                    kept.http2 = Some((sender, Instant::now()));
-                }
-            }
-        }
-    }
-
-    fn give_http1(&self, key: &PoolKey, sender: http1::SendRequest<B>) {
-        if sender.is_closed() || self.idle.load(Ordering::Relaxed) >= IDLE_MAX {
-            return;
-        }
-        let mut kept = self.kept.entry(key.clone()).or_default();
-        if kept.http1.len() < IDLE_PER_KEY_MAX {
-            kept.http1.push((sender, Instant::now()));
-            self.idle.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Closes what has been idle too long at `now`, and forgets keys that hold nothing.
+    /// Closes what has been idle too long at `now`, and forgets shelves that are empty and that nobody holds. To be
+    /// called every [`SWEEP_EVERY`].
     pub fn sweep(&self, now: Instant) {
-        self.kept.retain(|_, kept| {
-            let before = kept.http1.len();
-            kept.http1.retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE_FOR);
-            self.idle.fetch_sub(before - kept.http1.len(), Ordering::Relaxed);
-            // Requests that are under way hold handles of their own.
-            kept.http2.take_if(|(shared, used)| shared.is_closed() || now.duration_since(*used) >= IDLE_FOR);
-            !kept.http1.is_empty() || kept.http2.is_some()
+        self.shelves.retain(|_, shelf| {
+            shelf.sweep(now);
+            Arc::strong_count(shelf) > 1 || !shelf.is_empty()
         });
     }
 
     /// How many HTTP/1.1 connections are idle now.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.idle.load(Ordering::Relaxed)
+        self.shelves.iter().map(|shelf| shelf.http1.len()).sum()
+    }
+}
+
+impl<B> Shelf<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// A live kept connection: the shared HTTP/2 one, else one that no other request uses.
+    pub async fn take(&self) -> Option<Connection<B>> {
+        if let Some(shared) = &*self.http2.load()
+            && !shared.is_closed()
+        {
+            if self.unused_sweeps.load(Ordering::Relaxed) != 0 {
+                self.unused_sweeps.store(0, Ordering::Relaxed);
+            }
+            return Some(Connection::Http2(http2::SendRequest::clone(shared)));
+        }
+        while let Some((sender, _)) = self.http1.pop() {
+            if let Some(connection) = Connection::Http1(sender).revived().await {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Lets others use an HTTP/2 connection while it is in use.
+    pub fn share(&self, connection: &Connection<B>) {
+        if let Connection::Http2(sender) = connection
+            && self.http2.load().as_ref().is_none_or(|shared| shared.is_closed())
+        {
+            self.http2.store(Some(Arc::new(sender.clone())));
+        }
+    }
+
+    /// Keeps an HTTP/1.1 connection for the next request. One beyond the bound, or dead, is dropped.
+    pub fn give(&self, connection: Connection<B>) {
+        if let Connection::Http1(sender) = connection
+            && !sender.is_closed()
+        {
+            // Refused when the shelf is full.
+            let _ = self.http1.push((sender, Instant::now()));
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        for _ in 0..self.http1.len() {
+            let Some((sender, since)) = self.http1.pop() else { break };
+            if !sender.is_closed() && now.duration_since(since) < IDLE_FOR {
+                let _ = self.http1.push((sender, since));
+            }
+        }
+        // Requests that are under way hold handles of their own.
+        let unused = SWEEP_EVERY * self.unused_sweeps.fetch_add(1, Ordering::Relaxed);
+        if unused >= IDLE_FOR || self.http2.load().as_ref().is_some_and(|shared| shared.is_closed()) {
+            self.http2.store(None);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.http1.is_empty() && self.http2.load().is_none()
     }
 }
 
@@ -272,11 +291,12 @@ mod tests {
 
     fn key(credential: Option<&str>) -> PoolKey {
         let target = Target::parse("api.test:443").expect("a target");
+        let (named, authority) = (false, BlockId([0; 32]));
         PoolKey {
             scheme: Scheme::Https,
             target,
-            named: false,
-            authority: BlockId([0; 32]),
+            named,
+            authority,
             credential: credential.map(Arc::from),
             trust_epoch: 0,
         }
@@ -291,43 +311,64 @@ mod tests {
     async fn a_connection_is_taken_only_under_its_own_key() {
         let pool = Pool::default();
         let (connection, _far) = connection().await;
-        pool.give(&key(Some("alice")), connection);
-        assert!(pool.take(&key(Some("bob"))).await.is_none());
-        assert!(pool.take(&key(None)).await.is_none());
-        assert!(pool.take(&PoolKey { trust_epoch: 1, ..key(Some("alice")) }).await.is_none());
-        assert!(pool.take(&PoolKey { named: true, ..key(Some("alice")) }).await.is_none());
-        assert!(pool.take(&PoolKey { authority: BlockId([1; 32]), ..key(Some("alice")) }).await.is_none());
-        assert!(pool.take(&key(Some("alice"))).await.is_some());
-        assert!(pool.take(&key(Some("alice"))).await.is_none(), "it was taken out");
+        let alice = key(Some("alice"));
+        pool.shelf(&alice).give(connection);
+        let others = [
+            key(Some("bob")),
+            key(None),
+            PoolKey { trust_epoch: 1, ..alice.clone() },
+            PoolKey { named: true, ..alice.clone() },
+            PoolKey { authority: BlockId([1; 32]), ..alice.clone() },
+        ];
+        for other in others {
+            assert!(pool.shelf(&other).take().await.is_none(), "{other:?}");
+        }
+        assert!(pool.shelf(&alice).take().await.is_some());
+        assert!(pool.shelf(&alice).take().await.is_none(), "it was taken out");
     }
 
     #[tokio::test]
     async fn a_connection_that_the_peer_closed_is_not_handed_out() {
-        let pool = Pool::default();
+        let shelf = Shelf::default();
         let (connection, far) = connection().await;
-        pool.give(&key(None), connection);
+        shelf.give(connection);
         drop(far);
         // The driver sees the end when it runs next.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        assert!(pool.take(&key(None)).await.is_none());
-        assert_eq!(pool.idle(), 0);
+        assert!(shelf.take().await.is_none());
+        assert!(shelf.is_empty());
     }
 
     #[tokio::test]
-    async fn what_is_idle_too_long_is_swept_and_counted() {
+    async fn what_is_idle_too_long_is_swept() {
         let pool = Pool::default();
         let mut far_ends = Vec::new();
         for _ in 0..IDLE_PER_KEY_MAX + 3 {
             let (connection, far) = connection().await;
-            pool.give(&key(None), connection);
+            pool.shelf(&key(None)).give(connection);
             far_ends.push(far);
         }
         assert_eq!(pool.idle(), IDLE_PER_KEY_MAX);
         pool.sweep(Instant::now());
         assert_eq!(pool.idle(), IDLE_PER_KEY_MAX);
         pool.sweep(Instant::now() + IDLE_FOR);
-        assert_eq!((pool.idle(), pool.kept.len()), (0, 0));
+        assert_eq!((pool.idle(), pool.shelves.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn keys_have_a_bound_and_one_beyond_it_still_works() {
+        let pool = Pool::default();
+        let numbered = |number: usize| PoolKey { trust_epoch: number as u64, ..key(None) };
+        let held: Vec<_> = (0..KEYS_MAX).map(|number| pool.shelf(&numbered(number))).collect();
+        let beyond = pool.shelf(&numbered(KEYS_MAX));
+        let (connection, _far) = connection().await;
+        beyond.give(connection);
+        assert!(beyond.take().await.is_some());
+        assert_eq!(pool.shelves.len(), KEYS_MAX);
+        drop(held);
+        pool.sweep(Instant::now());
+        assert_eq!(pool.shelves.len(), 0, "nobody holds them");
     }
 }

@@ -95,23 +95,15 @@ fn answered(
 
 /// A kept connection (true) or a fresh one. After a failure only fresh ones are tried.
 async fn connect(exchange: &Exchange, view: &Arc<View>, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
-    let proxy = &exchange.tunnel.who.proxy;
-    if attempt == 1 {
-        if let Some(connection) = exchange.tunnel.take_upstream(view)
-            && let Some(connection) = connection.revived().await
-        {
-            return Ok((connection, true));
-        }
-        if let Some(connection) = proxy.pool.take(view.key()).await {
-            exchange.tunnel.share_upstream(view, &connection);
-            return Ok((connection, true));
-        }
+    if attempt == 1
+        && let Some(connection) = view.shelf().take().await
+    {
+        return Ok((connection, true));
     }
     // Boxed: a request seldom dials, and every request's future would be as large as this one.
     let connection = Box::pin(dial(exchange, Offer::Any)).await.map_err(|error| unreachable(&error))?;
     if connection.is_http2() {
-        proxy.pool.share(view.key(), &connection);
-        exchange.tunnel.share_upstream(view, &connection);
+        view.shelf().share(&connection);
     }
     Ok((connection, false))
 }
@@ -152,7 +144,7 @@ pub(super) async fn send_once(
 pub(super) fn address(request: &mut Request<Uplink>, view: &View, path_and_query: &PathAndQuery, http2: bool) {
     if http2 {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if view.key().scheme == Scheme::Https { UriScheme::HTTPS } else { UriScheme::HTTP });
+        parts.scheme = Some(if view.scheme() == Scheme::Https { UriScheme::HTTPS } else { UriScheme::HTTP });
         parts.authority = view.authority().cloned();
         parts.path_and_query = Some(path_and_query.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();

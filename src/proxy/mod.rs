@@ -40,7 +40,7 @@ use crate::capability::{Ledger, ReplayCache, VerifiedCache};
 use crate::net::dial::Dialer;
 use crate::net::leaf::LeafCache;
 use crate::net::listener::Listener;
-use crate::net::pool::Pool;
+use crate::net::pool::{Pool, SWEEP_EVERY};
 
 pub use drain::Drain;
 pub use limits::Limits;
@@ -49,8 +49,6 @@ pub use metrics::Metrics;
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// How often idle upstream connections are looked at.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// What a proxy is made of. One process has one, however many listeners it serves.
 pub struct Proxy {

@@ -75,7 +75,7 @@ impl Relay {
     fn finish(&mut self) {
         let Some(Live { exchange, connection }) = self.live.take() else { return };
         if let Some((view, connection)) = connection {
-            exchange.tunnel.keep_upstream(view, connection);
+            view.shelf().give(connection);
         }
         exchange.allowed(self.status);
     }

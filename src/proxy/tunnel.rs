@@ -4,21 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use crossbeam_queue::ArrayQueue;
+use arc_swap::ArcSwap;
 use ulid::Ulid;
 
 use super::authenticate::Authenticated;
-use super::body::Uplink;
 use super::live::Snapshot;
 use super::view::View;
 use crate::audit::Recorder;
 use crate::clock::UnixSeconds;
-use crate::net::pool::Connection;
 use crate::request::{Scheme, Target};
 
-/// An authenticated way to one destination. Requests inside it share it, without a lock, and write nothing that
-/// another tunnel writes.
+/// An authenticated way to one destination. Requests inside it share it, without a lock.
 pub(crate) struct Tunnel {
     pub(super) who: Authenticated,
     pub(super) target: Target,
@@ -28,18 +24,13 @@ pub(crate) struct Tunnel {
     view: ArcSwap<View>,
     /// Request ids are drawn from here, so that no request asks the system for randomness.
     id_next: AtomicU64,
-    /// The HTTP/1.1 connection that this tunnel used last, and what it was made for.
-    kept: ArrayQueue<(Arc<View>, Connection<Uplink>)>,
-    /// A handle on the HTTP/2 connection that this tunnel used last.
-    shared: ArcSwapOption<(Arc<View>, Connection<Uplink>)>,
 }
 
 impl Tunnel {
     pub(super) fn new(who: Authenticated, target: Target, scheme: Scheme, snapshot: Arc<Snapshot>) -> Self {
         let view = ArcSwap::from_pointee(View::new(snapshot, &who, scheme, &target));
         let recorder = who.proxy.journal.recorder();
-        let (kept, shared) = (ArrayQueue::new(1), ArcSwapOption::empty());
-        Self { who, target, scheme, recorder, view, id_next: AtomicU64::new(0), kept, shared }
+        Self { who, target, scheme, recorder, view, id_next: AtomicU64::new(0) }
     }
 
     /// What the current snapshot says of the destination.
@@ -60,45 +51,10 @@ impl Tunnel {
         Ulid::from_parts(time_ms, self.who.id_base.wrapping_add(u128::from(number)))
     }
 
-    /// The connection used last, when it fits.
-    pub(super) fn take_upstream(&self, view: &View) -> Option<Connection<Uplink>> {
-        if let Some(shared) = &*self.shared.load()
-            && shared.0.key() == view.key()
-        {
-            return shared.1.another();
-        }
-        let (of, connection) = self.kept.pop()?;
-        if of.key() == view.key() {
-            return Some(connection);
-        }
-        self.who.proxy.pool.give(of.key(), connection);
-        None
-    }
-
-    /// Keeps a connection for this tunnel's next request; a second one of HTTP/1.1 goes to the pool.
-    pub(super) fn keep_upstream(&self, view: Arc<View>, connection: Connection<Uplink>) {
-        if let Err((view, connection)) = self.kept.push((view, connection)) {
-            self.who.proxy.pool.give(view.key(), connection);
-        }
-    }
-
-    /// Keeps a handle on a shared connection.
-    pub(super) fn share_upstream(&self, view: &Arc<View>, connection: &Connection<Uplink>) {
-        self.shared.store(connection.another().map(|handle| Arc::new((Arc::clone(view), handle))));
-    }
-
     /// How long this tunnel may go on from now.
     pub(super) fn deadline(&self, now: UnixSeconds) -> Instant {
         let left = self.who.ends_at.get().saturating_sub(now.get());
         Instant::now() + std::time::Duration::from_secs(left)
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        if let Some((view, connection)) = self.kept.pop() {
-            self.who.proxy.pool.give(view.key(), connection);
-        }
     }
 }
 

@@ -8,17 +8,21 @@ use http::HeaderValue;
 use http::uri::Authority;
 
 use super::authenticate::Authenticated;
+use super::body::Uplink;
 use super::inbound::Served;
 use super::live::Snapshot;
 use crate::capability::{Block, BlockId};
-use crate::net::pool::PoolKey;
+use crate::net::pool::{PoolKey, Shelf};
 use crate::request::{Scheme, Target};
 
 /// See the module.
 pub(super) struct View {
     snapshot: Arc<Snapshot>,
     served: Served,
-    key: PoolKey,
+    scheme: Scheme,
+    named: bool,
+    /// Connections to the destination that were made for the same authority and credential.
+    shelf: Arc<Shelf<Uplink>>,
     /// The destination as the upstream reads it; always there, for a canonical target is plain ASCII.
     host: Option<HeaderValue>,
     authority: Option<Authority>,
@@ -37,7 +41,8 @@ impl View {
         };
         let text = target.authority(scheme);
         let (host, authority) = (HeaderValue::from_str(&text).ok(), Authority::try_from(text).ok());
-        Self { snapshot, served, key, host, authority }
+        let (named, shelf) = (key.named, who.proxy.pool.shelf(&key));
+        Self { snapshot, served, scheme, named, shelf, host, authority }
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -51,12 +56,17 @@ impl View {
 
     /// Whether a service names the host exactly, not by a suffix and not as part of `web`.
     pub(super) fn named_exactly(&self) -> bool {
-        self.key.named
+        self.named
     }
 
-    /// What a connection to the destination must have been made for.
-    pub(super) fn key(&self) -> &PoolKey {
-        &self.key
+    /// Where connections to the destination are kept.
+    pub(super) fn shelf(&self) -> &Shelf<Uplink> {
+        &self.shelf
+    }
+
+    /// With or without TLS.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// The value of `Host`.
