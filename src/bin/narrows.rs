@@ -11,6 +11,10 @@ use narrows::store::{Home, SecretStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Example: narrows --check && narrows
 ///
 /// Serves the home's configuration until SIGTERM or SIGINT, then drains and exits 0. A change of the configuration or
