@@ -232,6 +232,11 @@ impl Exchange {
         self.version
     }
 
+    /// True when an answer with this status has no content, whatever its head says (RFC 9110 §6.4.1).
+    pub(super) fn is_answered_by_head(&self, status: StatusCode) -> bool {
+        self.ask.method == Some(Method::HEAD) || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
     /// A host that no service names is told so, with the way to name it, rather than that a right for `web` is
     /// missing. Death of the capability itself comes first.
     fn unknown_service(&self, denial: &Denial) -> Option<Refusal> {

@@ -1,7 +1,9 @@
 //! relay: the answer on its way down, re-authorized while it lasts.
 //!
-//! The last frame leaves only after the journal has the outcome, so whoever saw the end of an answer can
-//! find its line. While bytes flow, or do not, authority is looked at again every second.
+//! The last byte of content leaves only after the journal has the outcome, so whoever has the whole of an answer can
+//! find its line. Over HTTP/2 an upstream can say that its stream ends long after the content that `Content-Length`
+//! promised; the client has it all by then, so the content counts. While bytes flow, or do not, authority is looked at
+//! again every second.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use crate::policy::Code;
 
 /// How often a live exchange is looked at.
 pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long trailers may follow content that is whole.
+const TRAILERS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Answered {
     /// Turns the upstream's answer into ours.
@@ -44,6 +48,8 @@ pub(crate) struct Relay {
     inner: Incoming,
     /// Taken when the outcome is recorded.
     live: Option<Live>,
+    /// The outcome is recorded, the content is out, and the stream has not ended: trailers may follow.
+    trailing: bool,
     status: StatusCode,
     tick: Option<Pin<Box<Sleep>>>,
     last_progress: Instant,
@@ -61,14 +67,21 @@ impl Relay {
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
-        let mut relay = Self { inner, live: None, status, tick: None, last_progress: exchange.upstream_since() };
-        relay.live = Some(Live { exchange, connection });
-        if relay.inner.is_end_stream() {
+        let last_progress = exchange.upstream_since();
+        let is_head_alone = exchange.is_answered_by_head(status);
+        let live = Some(Live { exchange, connection });
+        let mut relay = Self { inner, live, trailing: false, status, tick: None, last_progress };
+        if is_head_alone || relay.has_all_content() {
             relay.finish();
         } else {
             relay.last_progress = Instant::now();
         }
         relay
+    }
+
+    /// True when no byte of content is still to come.
+    fn has_all_content(&self) -> bool {
+        self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
     }
 
     /// Records the outcome and gives the connection back.
@@ -77,6 +90,8 @@ impl Relay {
         if let Some((view, connection)) = connection {
             view.shelf().give(connection);
         }
+        self.trailing = !self.inner.is_end_stream();
+        self.tick = None;
         exchange.allowed(self.status);
     }
 
@@ -97,7 +112,7 @@ impl Relay {
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if self.live.is_none() {
-            return Poll::Ready(None);
+            return self.poll_trailers(cx);
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => self.pass(frame),
@@ -121,10 +136,29 @@ impl Relay {
         if self.live.as_ref().is_some_and(|live| !live.exchange.sent_down(length)) {
             return self.cut(Code::BudgetExhausted, "the budget of bytes is used up".into());
         }
-        if self.inner.is_end_stream() {
+        if self.has_all_content() {
             self.finish();
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// What follows content that is whole. An upstream that says nothing more is not waited for.
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        while self.trailing {
+            let next = Pin::new(&mut self.inner).poll_frame(cx);
+            let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(TRAILERS_WITHIN)));
+            match next {
+                Poll::Pending if tick.as_mut().poll(cx).is_pending() => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                    self.trailing = false;
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                // No content can be left; an empty frame says nothing.
+                Poll::Ready(Some(Ok(_))) => {}
+                _ => self.trailing = false,
+            }
+        }
+        Poll::Ready(None)
     }
 
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -147,7 +181,7 @@ impl Relay {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.live.is_none()
+        self.live.is_none() && !self.trailing
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

@@ -312,7 +312,8 @@ inject = "Authorization: Bearer {secret}""#,
         Daemon::start(self.narrows(&[]))
     }
 
-    fn narrows(&self, variables: &[(&str, &str)]) -> Command {
+    /// The proxy on this home, not yet run.
+    pub(crate) fn narrows(&self, variables: &[(&str, &str)]) -> Command {
         let mut command = clean(Path::new(env!("CARGO_BIN_EXE_narrows")));
         command.env("NARROWS_HOME", self.home()).env("HOME", self.dir.path()).envs(variables.iter().copied());
         command

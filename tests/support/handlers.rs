@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `/echo` | JSON of the request; credentials only with `?secrets=1` |
 //! | `/bytes/N`, `/chunked/N` | N bytes, with and without a length |
+//! | `/held/N` | N bytes with a length, then nothing: the stream does not end |
+//! | `/sized-trailers` | a body with a length, then the trailer `x-checksum` |
 //! | `/upload` | reads the body; JSON of its length and hash |
 //! | `/trailers` | a body, then the trailer `x-checksum` |
 //! | `/sse`, `/stream` | what [`super::origin::Origin::tick`] sends, until `end_streams` |
@@ -104,6 +106,8 @@ async fn respond(
         ("echo", None) => echo(request).await,
         ("bytes", Some(count)) => download(count.parse().unwrap(), true),
         ("chunked", Some(count)) => download(count.parse().unwrap(), false),
+        ("held", Some(count)) => held(count.parse().unwrap()),
+        ("sized-trailers", None) => with_header(trailers(), header::CONTENT_LENGTH, HeaderValue::from(14)),
         ("upload", None) => upload(request).await,
         ("trailers", None) => trailers(),
         ("sse", None) => ticking(ticks, "text/event-stream"),
@@ -183,6 +187,13 @@ fn download(count: usize, with_length: bool) -> Response<AnyBody> {
 /// The bytes from `start` on of every generated download.
 pub(crate) fn pattern(start: usize, size: usize) -> Bytes {
     (start..start + size).map(|at| u8::try_from((at ^ (at >> 8) ^ (at >> 16)) & 0xff).unwrap()).collect()
+}
+
+/// All that the length promises, and then no end.
+fn held(count: usize) -> Response<AnyBody> {
+    let content = stream::iter([Ok::<_, Infallible>(Frame::data(pattern(0, count)))]);
+    let body = StreamBody::new(content.chain(stream::pending())).boxed_unsync();
+    with_header(Response::new(body), header::CONTENT_LENGTH, HeaderValue::from(count))
 }
 
 fn trailers() -> Response<AnyBody> {

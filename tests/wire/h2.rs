@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 
+use crate::support::PATIENCE;
 use crate::support::ca::Alpn;
 use crate::support::h2_agent::H2Agent;
 use crate::support::handlers::{grpc_frame, pattern};
@@ -125,4 +126,39 @@ async fn uploads_arrive_whole() {
         let said: Bytes = answer.into_body().collect().await.unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&said).contains(&sha256_hex(&body)), "{said:?}");
     }
+}
+
+/// An HTTP/2 upstream may end its stream long after the content that it promised; an HTTP/1 client has all of it by then.
+#[test]
+fn an_answer_whose_content_is_there_is_recorded_before_its_stream_ends() {
+    let world = World::new(Alpn::H2);
+    let recorded = |path: &str| world.env.journal_line(|line| line["path"] == path);
+    for (method, path, body_len) in [("GET", "/held/1000", 1000), ("GET", "/held/0", 0), ("HEAD", "/held/7", 0)] {
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        let answer = tunnel.answer(method == "HEAD");
+        assert_eq!((answer.status(), answer.body.len()), (200, body_len), "{answer:?}");
+        drop(tunnel);
+        let line = recorded(path);
+        assert_eq!(line["outcome"], "allowed", "{line}");
+        assert_eq!((&line["status"], &line["bytes_down"]), (&200.into(), &body_len.into()), "{line}");
+    }
+    assert_eq!(world.agent.get(HOST, "/bytes/9000").body.len(), 9000);
+    assert_eq!(recorded("/bytes/9000")["outcome"], "allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_of_known_length_may_be_followed_by_trailers_and_need_not() {
+    let world = World::new(Alpn::H2);
+    let agent = H2Agent::connect(&world.agent, HOST).await;
+    let collected = agent.get(&url("/sized-trailers")).await.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["x-checksum"], "abc123");
+    assert_eq!(collected.to_bytes(), "with trailers\n");
+    // The twin: an upstream that neither sends any nor ends is not waited for.
+    let held = async { agent.get(&url("/held/5000")).await.into_body().collect().await.unwrap() };
+    let collected = tokio::time::timeout(PATIENCE, held).await.expect("an end");
+    assert!(collected.trailers().is_none());
+    assert_eq!(collected.to_bytes(), pattern(0, 5000));
+    let line = world.env.journal_line(|line| line["path"] == "/held/5000");
+    assert_eq!((&line["outcome"], &line["bytes_down"]), (&"allowed".into(), &5000.into()), "{line}");
 }
