@@ -137,6 +137,7 @@ impl Agent {
             audience: Arc::from("local"),
             revival: None,
             notify: |_| {},
+            listener: None,
         };
         let forwarder = Forwarder::start(parts).await.unwrap();
         let userinfo = forwarder.url().strip_prefix("http://").unwrap().split('@').next().unwrap();
@@ -373,6 +374,7 @@ async fn a_proxy_that_is_gone_is_asked_for_and_dialled_again() {
         audience: Arc::from("local"),
         revival: Some(revival),
         notify: |_| {},
+        listener: None,
     };
     let forwarder = Forwarder::start(parts).await.unwrap();
     let back = tokio::spawn(async move {

@@ -112,7 +112,34 @@ fn look(home: &Home) -> Vec<Finding> {
     findings.push(revocations(home));
     findings.push(served(home));
     findings.push(curl());
+    #[cfg(target_os = "linux")]
+    findings.extend(kernel());
     findings
+}
+
+/// What `capctl run` can do against an agent that goes its own way, on this kernel.
+#[cfg(target_os = "linux")]
+fn kernel() -> [Finding; 2] {
+    use super::isolate::trial::{self, KINDS, Kind};
+    const WITHOUT: &str = "an agent can go past the proxy here";
+    let isolation = match trial::isolate() {
+        Ok(()) => Finding::good("isolation", "capctl run --isolate works: nothing but the forwarder can be reached"),
+        Err((why, hint)) => {
+            let hint = hint.unwrap_or_else(|| "a container or another user for the agent".to_owned());
+            Finding::note("isolation", format!("capctl run --isolate is impossible, {WITHOUT}: {why}"), hint)
+        }
+    };
+    let (given, refused): (Vec<Kind>, Vec<Kind>) = KINDS.into_iter().partition(|kind| trial::allows(*kind));
+    let words =
+        |kinds: &[Kind]| kinds.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect::<Vec<_>>().join(", ");
+    let namespaces = if refused.is_empty() {
+        Finding::good("namespaces", words(&given))
+    } else {
+        let home = if refused.contains(&Kind::Mount) { "; the home cannot be hidden from an agent" } else { "" };
+        let hint = "let this user make namespaces, or run agents in a container of their own";
+        Finding::note("namespaces", format!("the kernel refuses: {}{home}", words(&refused)), hint)
+    };
+    [isolation, namespaces]
 }
 
 fn clock() -> Finding {

@@ -71,6 +71,11 @@ impl HoldingArgs {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         (!real(key).starts_with(real(home.dir()))).then_some(key)
     }
+
+    /// The files that the holding is read from.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.cap.iter().chain(&self.key).cloned()
+    }
 }
 
 impl Holding {

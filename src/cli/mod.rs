@@ -15,6 +15,8 @@ mod failure;
 mod holding;
 mod init;
 mod inspect;
+#[cfg(target_os = "linux")]
+mod isolate;
 mod key;
 mod manual;
 mod mint;
@@ -37,6 +39,12 @@ use failure::Failure;
 
 /// The hidden verb that `run` starts: between it and the command.
 const CHILD: &str = "__child";
+/// The hidden verb of `run --isolate`: likewise, in namespaces.
+#[cfg(target_os = "linux")]
+const ISOLATED: &str = "__isolated";
+/// The hidden verb of `doctor`: may this process leave?
+#[cfg(target_os = "linux")]
+const PROBE: &str = "__probe";
 
 const EXAMPLES: &str = "Examples:
   capctl init                                              a home: CA, root key, configuration
@@ -79,6 +87,12 @@ enum Verb {
     Man(manual::Man),
     #[command(name = CHILD, hide = true)]
     Child(child::hide::Become),
+    #[cfg(target_os = "linux")]
+    #[command(name = ISOLATED, hide = true)]
+    Isolated(isolate::Isolated),
+    #[cfg(target_os = "linux")]
+    #[command(name = PROBE, hide = true)]
+    Probe(isolate::trial::Probe),
 }
 
 /// Does what the process's arguments say.
@@ -112,6 +126,10 @@ impl Capctl {
             Verb::Completions(args) => Ok(args.run(Self::command())),
             Verb::Man(args) => args.run(Self::command()),
             Verb::Child(child) => Ok(child.run()),
+            #[cfg(target_os = "linux")]
+            Verb::Isolated(isolated) => Ok(isolated.run()),
+            #[cfg(target_os = "linux")]
+            Verb::Probe(probe) => Ok(probe.run()),
         }
     }
 }

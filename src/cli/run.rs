@@ -24,7 +24,12 @@ use super::child::environment::{Environment, UNSET, bypassed};
 use super::child::signals::Signals;
 use super::failure::Failure;
 use super::holding::HoldingArgs;
+#[cfg(target_os = "linux")]
+use super::isolate::{self, door::Door};
 
+/// What is not protected without `--isolate`.
+const NOT_ISOLATED: &str = "note: the command is not isolated: a program in it that ignores HTTPS_PROXY reaches every network and \
+                            every service of this machine past the proxy (--isolate prevents that)";
 /// So long a command may be waited for without a word.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 
@@ -34,7 +39,8 @@ const SILENT_FOR: Duration = Duration::from_secs(1);
 ///
 /// The command gets proxy, certificate and placeholder variables; a forwarder on a loopback
 /// port proves for it that it holds the capability. Without --cap, a capability for 8 hours is
-/// made in memory from --allow. On Linux the home is hidden from the command.
+/// made in memory from --allow. On Linux the home is hidden from the command, and with --isolate
+/// nothing but the forwarder can be reached.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
@@ -46,6 +52,9 @@ pub(super) struct Run {
     /// The name that the proxy's configuration gives it
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
+    /// Cuts the command off from every network and service but its forwarder (Linux); an error where the kernel cannot
+    #[arg(long)]
+    isolate: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -84,27 +93,73 @@ impl Run {
             audience,
             revival,
             notify: warn,
+            listener: None,
         };
-        let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
-        let environment =
-            Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &ready };
-
-        let mut command = self.child(home, &say)?;
-        command.envs(environment.variables());
-        for name in UNSET {
-            command.env_remove(name);
-        }
-        let mut child = tokio::process::Command::from(command).spawn().map_err(|error| Failure::of(&error))?;
-        let pid = child.id().unwrap_or_default();
+        let mut hidden = vec![home.dir().to_owned()];
+        hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
+        hidden.extend(self.holding.files());
+        let outfit = Outfit { bundle: &bundle, services: &ready };
+        let Running { forwarder, mut child, pid } = if self.isolate {
+            self.apart(hidden, parts, &say, &outfit).await?
+        } else {
+            self.beside(home, parts, &say, &outfit).await?
+        };
         let ended = tokio::select! {
             ended = child.wait() => ended,
             () = signals.pass_to(pid) => child.wait().await,
         };
-        forwarder.stop().await;
+        if let Some(forwarder) = forwarder {
+            forwarder.stop().await;
+        }
         if let Some(keeper) = keeper {
             keeper.stop(&mut signals).await;
         }
         Ok(exit_code(ended.map_err(|error| Failure::of(&error))?))
+    }
+
+    /// The command in the machine's own network, with the home hidden where that is possible.
+    async fn beside(&self, home: &Home, parts: Parts, say: &[String], outfit: &Outfit<'_>) -> Result<Running, Failure> {
+        let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
+        let mut command = self.child(home, say)?;
+        command.envs(outfit.variables(&forwarder));
+        for name in UNSET {
+            command.env_remove(name);
+        }
+        let child = tokio::process::Command::from(command).spawn().map_err(|error| Failure::of(&error))?;
+        let pid = child.id().unwrap_or_default();
+        Ok(Running { forwarder: Some(forwarder), child, pid })
+    }
+
+    /// The command in namespaces of its own, from which only the forwarder can be reached.
+    #[cfg(target_os = "linux")]
+    async fn apart(
+        &self,
+        hidden: Vec<PathBuf>,
+        mut parts: Parts,
+        say: &[String],
+        outfit: &Outfit<'_>,
+    ) -> Result<Running, Failure> {
+        let failed = |error: io::Error| Failure::of(&error);
+        let door = Door::open(outfit.bundle.folder(), hidden).map_err(failed)?;
+        let own = std::env::current_exe().map_err(failed)?;
+        let command = isolate::command(&own, door.folder(), say, &self.command);
+        let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+        let guest = tokio::select! {
+            guest = door.meet() => guest.map_err(failed)?,
+            // It has said why.
+            _ = child.wait() => return Ok(Running { forwarder: None, child, pid: 0 }),
+        };
+        let pid = guest.pid;
+        parts.listener = Some(guest.listener.try_clone().map_err(failed)?);
+        let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
+        guest.equip(&outfit.variables(&forwarder)).await.map_err(failed)?;
+        Ok(Running { forwarder: Some(forwarder), child, pid })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_async, reason = "as on Linux")]
+    async fn apart(&self, _: Vec<PathBuf>, _: Parts, _: &[String], _: &Outfit<'_>) -> Result<Running, Failure> {
+        Err(Failure::new("--isolate needs Linux").hint("without it the command may go past the proxy".to_owned()))
     }
 
     /// The command as it is typed after the grants.
@@ -132,9 +187,18 @@ impl Run {
     /// What a person should know before the command fills their screen.
     fn warnings(&self, home: &Home, granted: &[&Service]) -> Vec<String> {
         let mut say = Vec::new();
-        if let Some(key) = self.holding.exposed_key(home) {
+        if let Some(key) = self.holding.exposed_key(home).filter(|_| !self.isolate) {
             let key = key.display();
-            say.push(format!("the agent can read the holder's key {key}: keep it in {}", home.dir().display()));
+            say.push(format!(
+                "warning: the agent can read the holder's key {key}: keep it in {}",
+                home.dir().display()
+            ));
+        }
+        if self.isolate && nix::unistd::geteuid().is_root() {
+            say.push(
+                "warning: the command runs as root: files that it changes may be run outside, by cron for one"
+                    .to_owned(),
+            );
         }
         let mut passed: Vec<String> = ["NO_PROXY", "no_proxy"]
             .iter()
@@ -143,7 +207,10 @@ impl Run {
             .collect();
         passed.dedup();
         if !passed.is_empty() {
-            say.push(format!("NO_PROXY named {}: it is replaced for this command", passed.join(", ")));
+            say.push(format!("warning: NO_PROXY named {}: it is replaced for this command", passed.join(", ")));
+        }
+        if !self.isolate {
+            say.push(NOT_ISOLATED.to_owned());
         }
         say
     }
@@ -162,6 +229,29 @@ impl Run {
         command.arg("--").args(&self.command);
         Ok(command)
     }
+}
+
+/// What the command gets.
+struct Outfit<'a> {
+    bundle: &'a Bundle,
+    services: &'a [&'a Service],
+}
+
+impl Outfit<'_> {
+    fn variables(&self, forwarder: &Forwarder) -> Vec<(String, String)> {
+        let (bundle, ca) = (&*self.bundle.roots, &*self.bundle.ca);
+        Environment { proxy_url: forwarder.url(), bundle, ca, services: self.services }.variables()
+    }
+}
+
+/// The command, on its way.
+struct Running {
+    /// None when the command was never reached.
+    forwarder: Option<Forwarder>,
+    /// Ends with the command's status.
+    child: tokio::process::Child,
+    /// The command's own number, for signals.
+    pid: u32,
 }
 
 /// Keeps other processes of this user, the command among them, from reading this one's memory.

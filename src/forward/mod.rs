@@ -53,6 +53,8 @@ pub struct Parts {
     pub revival: Option<Revival>,
     /// Tells a person what they should know: a clock that is wrong, a proxy that is gone.
     pub notify: fn(&str),
+    /// Where to listen: a bound socket, of another network namespace perhaps. Else a free port of 127.0.0.1.
+    pub listener: Option<std::net::TcpListener>,
 }
 
 /// Names no part: some are secret.
@@ -95,15 +97,19 @@ pub(crate) struct Shared {
 }
 
 impl Forwarder {
-    /// Binds a free port of 127.0.0.1 and serves it on tasks of the current runtime.
+    /// Listens, and serves on tasks of the current runtime.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { upstream, capability, key, audience, revival, notify } = parts;
+        let Parts { upstream, capability, key, audience, revival, notify, listener } = parts;
         let prover = Prover::new(&capability, key, audience).map_err(StartError::Capability)?;
         let password = Password::generate()?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(StartError::Listen)?;
+        let listener = match listener {
+            Some(bound) => bound.set_nonblocking(true).and_then(|()| TcpListener::from_std(bound)),
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await,
+        };
+        let listener = listener.map_err(StartError::Listen)?;
         let address = listener.local_addr().map_err(StartError::Listen)?;
         let drain = Drain::default();
         let url = format!("http://{}@{address}", password.userinfo());

@@ -24,7 +24,7 @@ const LINE: usize = 64;
 
 /// The bundle and the CA, in a folder of their own outside the home. It goes when this is dropped.
 pub(in crate::cli) struct Bundle {
-    _folder: TempDir,
+    folder: TempDir,
     pub(in crate::cli) roots: PathBuf,
     pub(in crate::cli) ca: PathBuf,
 }
@@ -43,7 +43,15 @@ impl Bundle {
         let (roots, ca) = (folder.path().join("bundle.pem"), folder.path().join("ca.pem"));
         write_public(&roots, merged(ca_pem).as_bytes())?;
         write_public(&ca, ca_pem.as_bytes())?;
-        Ok(Self { _folder: folder, roots, ca })
+        Ok(Self { folder, roots, ca })
+    }
+}
+
+impl Bundle {
+    /// The folder, for what else this run needs.
+    #[cfg(target_os = "linux")]
+    pub(in crate::cli) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 

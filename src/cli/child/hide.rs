@@ -4,7 +4,7 @@
 //! executes the command. A user namespace goes with it: without it an ordinary user may not mount, and with it the
 //! command can neither undo the mount nor reach the home through another process (`/proc/PID/root`, `ptrace`).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -41,25 +41,30 @@ impl Become {
             let hidden = Err("this system has no mount namespaces");
             if let Err(why) = hidden {
                 let home = home.display();
-                warn(&format!("the agent can read {home} and the keys in it: {why}"));
+                say(&format!("warning: the agent can read {home} and the keys in it: {why}"));
             }
         }
-        self.say.iter().for_each(|line| warn(line));
+        self.say.iter().for_each(|line| say(line));
         let Some((program, arguments)) = self.command.split_first() else { return ExitCode::from(2) };
         let error = Command::new(program).args(arguments).exec();
-        let mut stderr = std::io::stderr();
-        let _ = writeln!(stderr, "capctl: error: cannot run {}: {error}", program.display());
-        // As shells say it.
-        ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
+        cannot_run(program, &error)
     }
 }
 
-fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr(), "capctl: warning: {line}");
+/// Says so, and gives the status that shells give.
+pub(in crate::cli) fn cannot_run(program: &OsStr, error: &std::io::Error) -> ExitCode {
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "capctl: error: cannot run {}: {error}", program.display());
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// A line that begins with what it is: `warning: …`, `note: …`.
+pub(in crate::cli) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "capctl: {line}");
 }
 
 #[cfg(target_os = "linux")]
-mod namespace {
+pub(in crate::cli) mod namespace {
     use std::env;
     use std::fs;
     use std::io::Read as _;
@@ -112,7 +117,7 @@ mod namespace {
 
     /// root into a second pair of namespaces, which inherits the mounts and may not undo them. All users of the machine
     /// stay who they are, which only a process outside may say.
-    fn lock() -> Result<(), &'static str> {
+    pub(in crate::cli) fn lock() -> Result<(), &'static str> {
         const OPEN: &str = "it is hidden, but the agent is root and can undo that";
         let mut mapper = mapper().map_err(|_| OPEN)?;
         if unshare(BOTH).is_err() {

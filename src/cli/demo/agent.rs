@@ -56,7 +56,7 @@ impl Agent<'_> {
     pub(super) async fn ask(self, method: &str, url: &Uri) -> Result<Answer, Failure> {
         let Self { upstream, capability, key, bundle, service, has_curl } = self;
         let audience = Arc::from(AUDIENCE_DEFAULT);
-        let parts = Parts { upstream, capability, key, audience, revival: None, notify: |_| {} };
+        let parts = Parts { upstream, capability, key, audience, revival: None, notify: |_| {}, listener: None };
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
         let variables =
             Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &[service] }

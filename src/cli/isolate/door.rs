@@ -1,0 +1,132 @@
+//! The door between `capctl run` and its isolated command: a listening socket comes out, variables go in.
+//!
+//! The forwarder stays outside, with the key and the way to the proxy; only its listening socket is from inside. A socket
+//! that listens belongs to the network namespace it was made in, whoever accepts on it. The door is a Unix socket in the
+//! folder of the run, used once, before the command exists.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::UnixStream as Blocking;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::refused::Refused;
+use super::sockets;
+
+const SOCKET: &str = "door";
+const HIDDEN: &str = "hidden";
+
+/// The outer side, waiting.
+pub(in crate::cli) struct Door {
+    listener: UnixListener,
+    folder: PathBuf,
+}
+
+/// The inner side, on the threshold: process `pid`, which becomes the command once it has its variables.
+pub(in crate::cli) struct Guest {
+    stream: UnixStream,
+    pub(in crate::cli) pid: u32,
+    pub(in crate::cli) listener: TcpListener,
+}
+
+impl Door {
+    /// Makes the door in `folder`, and the list of what the command must not see: `hidden` and the machine's sockets.
+    pub(in crate::cli) fn open(folder: &Path, hidden: Vec<PathBuf>) -> io::Result<Self> {
+        let folder = folder.canonicalize()?;
+        let listener = UnixListener::bind(folder.join(SOCKET))?;
+        let mut list = Vec::new();
+        for path in hidden.into_iter().filter_map(|path| path.canonicalize().ok()).chain(sockets::found(&folder)) {
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+        fs::write(folder.join(HIDDEN), list)?;
+        Ok(Self { listener, folder })
+    }
+
+    pub(in crate::cli) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Waits for the inner side and takes its listening socket. The door is gone then.
+    pub(in crate::cli) async fn meet(self) -> io::Result<Guest> {
+        let stream = loop {
+            let (stream, _) = self.listener.accept().await?;
+            if stream.peer_cred()?.uid() == nix::unistd::geteuid().as_raw() {
+                break stream;
+            }
+        };
+        for name in [SOCKET, HIDDEN] {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+        // The number as this process knows it, whatever the other side calls itself.
+        let pid =
+            stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let socket = loop {
+            stream.readable().await?;
+            match stream.try_io(Interest::READABLE, || received(&stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => break received?,
+            }
+        };
+        Ok(Guest { stream, pid, listener: TcpListener::from(socket) })
+    }
+}
+
+impl Guest {
+    /// Gives the variables, which is the word to go.
+    pub(in crate::cli) async fn equip(mut self, variables: &[(String, String)]) -> io::Result<()> {
+        let pairs = variables.iter().flat_map(|(name, value)| [name, "=", value, "\0"]);
+        self.stream.write_all(pairs.collect::<String>().as_bytes()).await?;
+        self.stream.shutdown().await
+    }
+}
+
+fn received(stream: &UnixStream) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let rights = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        _ => None,
+    });
+    rights.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the isolated process gave no socket"))
+}
+
+/// The inner side: passes `listener` out and waits for the variables.
+pub(super) fn knock(folder: &Path, listener: &TcpListener) -> io::Result<Vec<(OsString, OsString)>> {
+    let mut stream = Blocking::connect(folder.join(SOCKET))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let sockets = [listener.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&sockets));
+    sendmsg(&stream, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is gone"));
+    }
+    let pair = |line: &[u8]| {
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        Some((OsString::from_vec(line.get(..at)?.to_vec()), OsString::from_vec(line.get(at + 1..)?.to_vec())))
+    };
+    Ok(text.split(|byte| *byte == 0).filter_map(pair).collect())
+}
+
+/// What the command must not see, as [`Door::open`] listed it.
+pub(super) fn hidden(folder: &Path) -> Result<Vec<PathBuf>, Refused> {
+    let list = fs::read(folder.join(HIDDEN)).map_err(|error| Refused::of("the list of what to hide", error))?;
+    let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+}

@@ -1,0 +1,390 @@
+//! `capctl run --isolate`: the forwarder is reached and nothing else, and the command is what it is without.
+//!
+//! The one inside is this test binary itself, as `inside`: it tries what a hostile command would and says what was open.
+//! Each thing that must be closed has its twin without `--isolate`, where it is open.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use support::ca::Alpn;
+use support::client::{Ran, clean, program, skip};
+use support::daemon::TestEnv;
+use support::origin::Origin;
+
+const SECRET: &str = "acme-live-0123456789abcdef";
+const CURL: &str = "curl -q -sS -m 20 -o /dev/null -w 'code %{http_code}\\n'";
+/// What the one inside is told to try; without it, it tries nothing.
+const TRY: &str = "NARROWS_TEST_TRY";
+const NOT_ISOLATED: &str = "capctl: note: the command is not isolated";
+/// An ordinary user, for tests that root runs.
+const NOBODY: u32 = 65534;
+/// A loopback port answers at once or never.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A home with one service, and whom to be.
+struct Place {
+    env: TestEnv,
+    origin: Origin,
+    user: Option<u32>,
+    programs: PathBuf,
+}
+
+impl Place {
+    /// As whoever runs the tests.
+    fn new() -> Self {
+        let mut env = TestEnv::new();
+        let origin = Origin::https(&env.ca, &["api.acme.test"], Alpn::Both);
+        origin.put("/v1/items", "application/json", "[]");
+        env.acme(SECRET, &origin);
+        env.write_config();
+        let programs = env.file("bin");
+        std::fs::create_dir(&programs).unwrap();
+        for (from, name) in [(capctl(), "capctl"), (std::env::current_exe().unwrap(), "inside")] {
+            if std::fs::hard_link(&from, programs.join(name)).is_err() {
+                std::fs::copy(&from, programs.join(name)).unwrap();
+            }
+        }
+        Self { env, origin, user: None, programs }
+    }
+
+    /// As an ordinary user, also when root runs the tests.
+    fn of_an_ordinary_user() -> Self {
+        let mut place = Self::new();
+        if geteuid().is_root() {
+            place.user = Some(NOBODY);
+            give(&place.env.file(""), NOBODY);
+        }
+        place
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::new(), Self::of_an_ordinary_user()]
+    }
+
+    fn command(&self, options: &[&str], script: &str) -> Command {
+        let mut command = clean(&self.programs.join("capctl"));
+        command.env("NARROWS_HOME", self.env.home()).env("HOME", self.env.file("")).env("USER", "tester");
+        command.env("XDG_RUNTIME_DIR", "").current_dir("/");
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command.args(["run", "--allow", "acme:read"]).args(options).args(["--", "sh", "-c", script]);
+        command.arg(self.programs.join("inside"));
+        command
+    }
+
+    fn run(&self, options: &[&str], script: &str) -> Ran {
+        support::client::run(&mut self.command(options, script), b"")
+    }
+
+    /// Has the one inside try all of these, `KIND:WHAT` each, and `pid:` and the number of `capctl run`.
+    fn try_all(&self, options: &[&str], what: &[String]) -> String {
+        let script = format!(
+            "read -r pid; export {TRY}=\"{} pid:$pid\"; exec \"$0\" --exact inside --nocapture",
+            what.join(" ")
+        );
+        let mut command = self.command(options, &script);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{}", child.id()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+}
+
+fn capctl() -> PathBuf {
+    env!("CARGO_BIN_EXE_capctl").into()
+}
+
+fn give(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), user);
+        }
+    }
+}
+
+/// Where the kernel gives no namespaces there is nothing to test but the refusal.
+fn possible(test: &str) -> bool {
+    let ran = Place::of_an_ordinary_user().run(&["--isolate"], "true");
+    if ran.code == Some(0) {
+        return true;
+    }
+    skip(test, ran.stderr.lines().next().unwrap_or_default());
+    false
+}
+
+/// Not a test: what runs inside.
+#[test]
+fn inside() {
+    let Ok(tries) = std::env::var(TRY) else { return };
+    for attempt in tries.split_whitespace() {
+        let (kind, what) = attempt.split_once(':').unwrap();
+        if kind == "pid" {
+            process(what);
+            continue;
+        }
+        let open = match kind {
+            "tcp" => TcpStream::connect_timeout(&what.parse().unwrap(), CONNECT_WITHIN).is_ok(),
+            "udp" => sent(what.parse().unwrap()),
+            "unix" => UnixStream::connect(what).is_ok(),
+            "abstract" => UnixStream::connect_addr(&UnixAddr::from_abstract_name(what).unwrap()).is_ok(),
+            "file" => std::fs::File::open(what).and_then(|mut file| file.read(&mut [0])).is_ok(),
+            "family" => {
+                let family = what.parse().unwrap();
+                let opened = rustix::net::socket(
+                    rustix::net::AddressFamily::from_raw(family),
+                    rustix::net::SocketType::STREAM,
+                    None,
+                );
+                opened.is_ok()
+            }
+            _ => panic!("{attempt}"),
+        };
+        println!("\n{kind} {}", if open { "open" } else { "closed" });
+    }
+}
+
+fn sent(to: SocketAddr) -> bool {
+    UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| socket.send_to(b"x", to)).is_ok()
+}
+
+/// Everything that leads into another process.
+fn process(number: &str) {
+    for file in ["environ", "mem", "maps", "fd", "root", "cwd", "cmdline"] {
+        let path = format!("/proc/{number}/{file}");
+        let open =
+            std::fs::read_link(&path).is_ok() || std::fs::read_dir(&path).is_ok() || std::fs::File::open(&path).is_ok();
+        println!("\nproc/{file} {}", if open { "open" } else { "closed" });
+    }
+    let pid = Pid::from_raw(number.parse().unwrap());
+    println!("\nsignal {}", if kill(pid, None).is_ok() { "open" } else { "closed" });
+    println!("\nptrace {}", if nix::sys::ptrace::attach(pid).is_ok() { "open" } else { "closed" });
+}
+
+#[track_caller]
+fn all_say(said: &str, word: &str, kinds: &[&str]) {
+    for kind in kinds {
+        let lines: Vec<&str> = said.lines().filter(|line| line.split(' ').next() == Some(kind)).collect();
+        assert!(!lines.is_empty(), "{kind} was not tried:\n{said}");
+        assert!(lines.iter().all(|line| *line == format!("{kind} {word}")), "{kind} is not {word}:\n{said}");
+    }
+}
+
+#[test]
+fn the_forwarder_is_reached_and_nothing_else() {
+    if !possible("the_forwarder_is_reached_and_nothing_else") {
+        return;
+    }
+    for place in Place::both() {
+        // The machine outside: a port, one of IPv6, a name server, sockets with a name and without a file.
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let six = TcpListener::bind("[::1]:0").ok();
+        let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+        names.set_nonblocking(true).unwrap();
+        let path = place.env.file("agent.sock");
+        let _named = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let name = format!("narrows-test-{}", four.local_addr().unwrap().port());
+        let _abstract = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let mut tries = vec![
+            format!("tcp:{}", place.origin.addr),
+            format!("tcp:{}", four.local_addr().unwrap()),
+            format!("udp:{}", names.local_addr().unwrap()),
+            format!("unix:{}", path.display()),
+            format!("abstract:{name}"),
+        ];
+        tries.extend(six.iter().map(|six| format!("tcp:{}", six.local_addr().unwrap())));
+        for file in ["ca.key", "root.key", "secrets.json", "store.key", "narrows.toml", "narrows.sock"] {
+            tries.push(format!("file:{}", place.env.home().join(file).display()));
+        }
+        tries.push(format!("unix:{}", place.env.home().join("narrows.sock").display()));
+
+        let said = place.try_all(&["--isolate"], &tries);
+        all_say(&said, "closed", &["tcp", "unix", "abstract", "file", "signal", "ptrace"]);
+        all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/maps", "proc/fd", "proc/root", "proc/cwd"]);
+        assert!(names.recv_from(&mut [0; 8]).is_err(), "a datagram came out");
+
+        // The twin: the same, and the doors are open, so the test can see an open one.
+        let tries: Vec<String> =
+            tries.into_iter().filter(|it| !it.starts_with("file:") && !it.contains("narrows.sock")).collect();
+        let said = place.try_all(&[], &tries);
+        all_say(&said, "open", &["tcp", "udp", "unix", "abstract", "signal", "proc/cmdline"]);
+        names.set_nonblocking(false).unwrap();
+        names.set_read_timeout(Some(CONNECT_WITHIN)).unwrap();
+        names.recv_from(&mut [0; 8]).expect("a datagram of the twin");
+
+        let ran =
+            place.run(&["--isolate"], &format!("{CURL} https://api.acme.test/v1/items")).succeeded().says("code 200");
+        ran.never_says(SECRET);
+        let seen = place.origin.seen();
+        assert_eq!(seen.last().unwrap().header("authorization"), Some(&*format!("Bearer {SECRET}")));
+    }
+}
+
+#[test]
+fn what_no_namespace_holds_is_refused() {
+    if !possible("what_no_namespace_holds_is_refused") {
+        return;
+    }
+    let place = Place::new();
+    // AF_UNIX, AF_INET, AF_NETLINK; then AF_ALG and AF_VSOCK, which know no network namespace.
+    let said = place.try_all(&["--isolate"], &["1", "2"].map(|family| format!("family:{family}")));
+    all_say(&said, "open", &["family"]);
+    let said = place.try_all(&["--isolate"], &["38", "40"].map(|family| format!("family:{family}")));
+    all_say(&said, "closed", &["family"]);
+    let status =
+        place.run(&["--isolate"], "cat /proc/self/status").succeeded().says("NoNewPrivs:\t1").says("Seccomp:\t2");
+    status.says("Seccomp_filters:\t1");
+    place.run(&[], "cat /proc/self/status").succeeded().says("NoNewPrivs:\t0").says("Seccomp:\t0");
+}
+
+#[test]
+fn nothing_of_it_can_be_undone_from_inside() {
+    if !possible("nothing_of_it_can_be_undone_from_inside") {
+        return;
+    }
+    for place in Place::both() {
+        let home = place.env.home().display().to_string();
+        let script = format!(
+            "umount '{home}'; umount -l '{home}'; umount -l /proc; umount -l /dev; mount -o remount,rw /sys; \
+             mount -o remount,rw /proc/sys; ls -A '{home}'; ls /proc | grep -c '^[0-9]'; ls -d /dev/sd* /dev/vd* /dev/mem; \
+             touch /sys/x /proc/sys/x '{home}/x' && echo written; exec 2>&-; \
+             echo x > /proc/sysrq-trigger && echo written; echo x > /proc/sys/kernel/core_pattern && echo written; true"
+        );
+        let ran = place.run(&["--isolate"], &script).succeeded();
+        let count: u32 = ran.stdout.trim().parse().unwrap_or_else(|_| panic!("{}", ran.said()));
+        assert!(count < 10, "only these processes are seen: {}", ran.said());
+    }
+}
+
+#[test]
+fn the_command_is_what_it_is_without() {
+    if !possible("the_command_is_what_it_is_without") {
+        return;
+    }
+    for place in Place::both() {
+        let status = |script: &str| place.run(&["--isolate"], script).code;
+        assert_eq!(status("exit 0"), Some(0));
+        assert_eq!(status("exit 37"), Some(37));
+        assert_eq!(status("kill -KILL $$"), Some(128 + 9));
+        let who = "id -u; id -g; pwd; cat; env | grep -c ^SSL_CERT_FILE=; echo x > /dev/null; test -t 0 || echo no tty";
+        let mut plain = place.command(&[], who);
+        let mut apart = place.command(&["--isolate"], who);
+        let (plain, apart) =
+            (support::client::run(&mut plain, b"typed\n"), support::client::run(&mut apart, b"typed\n"));
+        assert_eq!(apart.stdout, plain.stdout, "{apart:?}");
+        assert!(apart.stdout.contains("typed"));
+        let mut missing = place.command(&["--isolate"], "");
+        let missing = missing.env("PATH", "/nowhere");
+        let missing = support::client::run(missing, b"");
+        assert_eq!(missing.code, Some(127), "{missing:?}");
+        assert!(missing.stderr.contains("capctl: error: cannot run sh"), "{missing:?}");
+    }
+}
+
+#[test]
+fn signals_reach_the_command_and_its_end_is_the_end_of_all() {
+    if !possible("signals_reach_the_command_and_its_end_is_the_end_of_all") {
+        return;
+    }
+    for place in Place::both() {
+        for (signal, name, code) in
+            [(Signal::SIGTERM, "TERM", 3), (Signal::SIGUSR1, "USR1", 4), (Signal::SIGHUP, "HUP", 5)]
+        {
+            // The sleeper keeps standard output open: a reader sees its end only when the sleeper is gone.
+            let script = format!("sleep 600 & trap 'exit {code}' {name}; echo ready; while :; do wait; done");
+            let mut child = place.command(&["--isolate"], &script).stdout(Stdio::piped()).spawn().unwrap();
+            let mut said = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            assert_eq!(line, "ready\n");
+            kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{name}");
+            assert_eq!(said.read_line(&mut line).unwrap(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_open_socket_is_no_way_out() {
+    if !possible("an_open_socket_is_no_way_out") {
+        return;
+    }
+    let place = Place::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = port.local_addr().unwrap().port();
+    let Some(bash) = program("bash") else { return skip("an_open_socket_is_no_way_out", "no bash") };
+    let capctl = place.programs.join("capctl").display().to_string();
+    for (redirect, code) in [(format!("7<>/dev/tcp/127.0.0.1/{number}"), 1), ("7</dev/null".to_owned(), 0)] {
+        let mut shell = clean(&bash);
+        shell.env("NARROWS_HOME", place.env.home()).env("HOME", place.env.file(""));
+        shell.args(["-c", &format!("exec {redirect}; '{capctl}' run --isolate --allow acme -- echo ran")]);
+        let ran = support::client::run(&mut shell, b"");
+        assert_eq!(ran.code, Some(code), "{}", ran.said());
+        assert_eq!(ran.stdout.contains("ran"), code == 0, "{}", ran.said());
+        assert_eq!(ran.stderr.contains("7>&-"), code != 0, "{}", ran.said());
+    }
+}
+
+#[test]
+fn a_kernel_that_refuses_is_told_and_nothing_runs() {
+    let Some(unshare) = program("unshare") else { return skip("a_kernel_that_refuses", "no unshare") };
+    if !possible("a_kernel_that_refuses_is_told_and_nothing_runs") {
+        return;
+    }
+    let place = Place::new();
+    let capctl = place.programs.join("capctl").display().to_string();
+    for limit in ["max_net_namespaces", "max_pid_namespaces", "max_user_namespaces"] {
+        let script =
+            format!("echo 0 > /proc/sys/user/{limit} && exec '{capctl}' run --isolate --allow acme -- echo ran");
+        let mut shell = clean(&unshare);
+        shell.env("NARROWS_HOME", place.env.home()).env("HOME", place.env.file(""));
+        shell.args(["--user", "--map-root-user", "sh", "-c", &script]);
+        let ran = support::client::run(&mut shell, b"");
+        assert_eq!(ran.code, Some(1), "{limit}: {}", ran.said());
+        assert!(ran.stderr.starts_with("capctl: error: --isolate: "), "{limit}: {}", ran.said());
+        assert!(ran.stderr.contains("capctl: hint: "), "{limit}: {}", ran.said());
+        assert_eq!(ran.stdout, "", "{limit}");
+
+        let script = format!("echo 0 > /proc/sys/user/{limit} && exec '{capctl}' doctor");
+        let mut shell = clean(&unshare);
+        shell.env("NARROWS_HOME", place.env.home()).env("HOME", place.env.file(""));
+        shell.args(["--user", "--map-root-user", "sh", "-c", &script]);
+        support::client::run(&mut shell, b"").says("capctl run --isolate is impossible");
+    }
+}
+
+#[test]
+fn doctor_says_what_this_kernel_allows() {
+    let place = Place::new();
+    let ran = support::client::run(place.env.command().arg("doctor"), b"");
+    let works = place.run(&["--isolate"], "true").code == Some(0);
+    assert_eq!(ran.stdout.contains("capctl run --isolate works"), works, "{}", ran.said());
+    assert_eq!(ran.stdout.contains("capctl run --isolate is impossible"), !works, "{}", ran.said());
+}
+
+#[test]
+fn without_it_a_sentence_says_what_is_not_protected() {
+    let place = Place::new();
+    place.run(&[], "true").succeeded().says(NOT_ISOLATED);
+    if possible("without_it_a_sentence_says_what_is_not_protected") {
+        place.run(&["--isolate"], "true").succeeded().never_says(NOT_ISOLATED);
+    }
+}
