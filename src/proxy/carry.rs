@@ -34,6 +34,7 @@ where
     loop {
         tokio::select! {
             ended = copying.as_mut() => {
+                exchange.see(Instant::now());
                 return match ended {
                     Ok(()) => Ok(()),
                     Err(_) if meter.is_exhausted() => Err(Code::BudgetExhausted),

@@ -88,7 +88,8 @@ pub(super) struct Exchange {
     entry: Option<Entry>,
     reservation: Option<Arc<Reservation>>,
     foreign: bool,
-    upstream_since: Option<Instant>,
+    /// The newest moment that was looked at, for those who need not know better.
+    seen: Instant,
     upstream_ms: Option<u64>,
     checked: Instant,
 }
@@ -142,7 +143,7 @@ impl Exchange {
                 entry,
                 reservation: None,
                 foreign,
-                upstream_since: None,
+                seen: started,
                 upstream_ms: None,
                 checked: started,
             })
@@ -262,39 +263,46 @@ impl Exchange {
         self.reservation.as_ref().is_none_or(|taken| taken.add_down(bytes as u64))
     }
 
-    pub(super) fn upstream_started(&mut self) {
-        self.upstream_since = Some(Instant::now());
+    /// The newest moment at which something was heard of this exchange: of the client, then of the upstream.
+    pub(super) fn seen(&self) -> Instant {
+        self.seen
     }
 
-    /// When the upstream was first turned to.
-    pub(super) fn upstream_since(&self) -> Instant {
-        self.upstream_since.unwrap_or(self.started)
+    /// Says that something was heard now.
+    pub(super) fn see(&mut self, now: Instant) {
+        self.seen = now;
     }
 
+    /// The upstream is turned to within microseconds of the start, so its time is counted from there.
     pub(super) fn upstream_answered(&mut self) {
-        self.upstream_ms = self.upstream_since.map(elapsed_ms);
+        self.seen = Instant::now();
+        self.upstream_ms = Some(self.elapsed_ms(self.seen));
     }
 
-    /// The answer ended as it should.
+    /// The answer ended as it should, at the moment that was seen last.
     pub(super) fn allowed(mut self, status: StatusCode) {
-        self.close(Ending::Allowed, None, Some(status));
+        self.close(Ending::Allowed, None, Some(status), self.seen);
     }
 
     /// The answer was cut after its head had gone out.
     pub(super) fn cut(mut self, code: Code, status: StatusCode) {
         let ending = if respond::status(code).is_server_error() { Ending::Failed } else { Ending::Denied };
-        self.close(ending, Some(code), Some(status));
+        self.close(ending, Some(code), Some(status), Instant::now());
     }
 
     /// The request is not served.
     pub(super) fn refuse(mut self, refusal: Refusal) -> Refused {
         let ending = if refusal.status().is_server_error() { Ending::Failed } else { Ending::Denied };
         self.tunnel.who.proxy.metrics.refused(refusal.code);
-        self.close(ending, Some(refusal.code), Some(refusal.status()));
+        self.close(ending, Some(refusal.code), Some(refusal.status()), Instant::now());
         Refused { id: self.id, style: self.style, version: self.version, refusal }
     }
 
-    fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>) {
+    fn elapsed_ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>, now: Instant) {
         let Some(entry) = self.entry.take() else { return };
         self.tunnel.who.proxy.metrics.ended(ending);
         self.meter.close();
@@ -304,7 +312,7 @@ impl Exchange {
             status: status.map(|status| status.as_u16()),
             bytes_up: self.meter.up(),
             bytes_down: self.meter.down(),
-            duration_ms: elapsed_ms(self.started),
+            duration_ms: self.elapsed_ms(now),
             upstream_ms: self.upstream_ms,
             foreign_credential: self.foreign || self.meter.foreign_trailer(),
         });
@@ -313,7 +321,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.close(Ending::Aborted, None, None);
+        self.close(Ending::Aborted, None, None, Instant::now());
     }
 }
 
@@ -375,8 +383,4 @@ pub(super) fn refuse_connect(
 pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn elapsed_ms(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

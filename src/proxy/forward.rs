@@ -47,7 +47,6 @@ impl Outgoing {
     pub(super) async fn forward(self) -> Result<Answered, Refused> {
         let Self { mut exchange, mut request, path_and_query, gate, .. } = self;
         let view = Arc::clone(exchange.view());
-        exchange.upstream_started();
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -208,7 +207,7 @@ async fn sent(
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
     let mut sending = std::pin::pin!(sending);
-    let mut progress = (exchange.meter.up(), exchange.upstream_since());
+    let mut progress = (exchange.meter.up(), exchange.seen());
     loop {
         if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, &mut sending).await {
             return sent.map_err(Failure::Unsent);

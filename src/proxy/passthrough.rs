@@ -36,7 +36,6 @@ pub(super) struct Opened {
 pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     let mut exchange = Exchange::of_tunnel(Arc::clone(tunnel))?;
     exchange = exchange.authorized()?;
-    exchange.upstream_started();
     let view = tunnel.view();
     match tunnel.who.proxy.dialer.tcp(view.snapshot().dial_rules(), &tunnel.target, view.named_exactly()).await {
         Ok(upstream) => {

@@ -52,7 +52,6 @@ pub(crate) struct Relay {
     trailing: bool,
     status: StatusCode,
     tick: Option<Pin<Box<Sleep>>>,
-    last_progress: Instant,
 }
 
 struct Live {
@@ -67,14 +66,11 @@ impl Relay {
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
-        let last_progress = exchange.upstream_since();
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, live, trailing: false, status, tick: None, last_progress };
+        let mut relay = Self { inner, live, trailing: false, status, tick: None };
         if is_head_alone || relay.has_all_content() {
             relay.finish();
-        } else {
-            relay.last_progress = Instant::now();
         }
         relay
     }
@@ -82,6 +78,14 @@ impl Relay {
     /// True when no byte of content is still to come.
     fn has_all_content(&self) -> bool {
         self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
+    }
+
+    fn see(&mut self) -> Instant {
+        let now = Instant::now();
+        if let Some(Live { exchange, .. }) = &mut self.live {
+            exchange.see(now);
+        }
+        now
     }
 
     /// Records the outcome and gives the connection back.
@@ -118,6 +122,7 @@ impl Relay {
             Poll::Ready(Some(Ok(frame))) => self.pass(frame),
             Poll::Ready(Some(Err(error))) => self.cut(Code::UpstreamProtocol, error.into()),
             Poll::Ready(None) => {
+                self.see();
                 self.finish();
                 Poll::Ready(None)
             }
@@ -126,8 +131,7 @@ impl Relay {
     }
 
     fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let now = Instant::now();
-        self.last_progress = now;
+        let now = self.see();
         self.tick = None;
         if let Err(code) = self.recheck(now) {
             return self.cut(code, "the capability no longer allows this".into());
@@ -172,9 +176,10 @@ impl Relay {
             if let Err(code) = self.recheck(now) {
                 return self.cut(code, "the capability no longer allows this".into());
             }
-            let patience =
-                self.live.as_ref().map_or(Duration::MAX, |live| live.exchange.tunnel.who.proxy.limits.answer_idle);
-            if now.duration_since(self.last_progress) > patience {
+            let silent = self.live.as_ref().is_some_and(|Live { exchange, .. }| {
+                now.duration_since(exchange.seen()) > exchange.tunnel.who.proxy.limits.answer_idle
+            });
+            if silent {
                 return self.cut(Code::UpstreamTimeout, "the upstream fell silent".into());
             }
         }

@@ -31,7 +31,6 @@ impl Outgoing {
         drain: &Drain,
     ) -> Result<Response<Reply>, Refused> {
         let Self { mut exchange, mut request, path_and_query, .. } = self;
-        exchange.upstream_started();
         let mut connection = match forward::dial(&exchange, Offer::Http1).await {
             Ok(connection) => connection,
             Err(error) => return Err(exchange.refuse(forward::unreachable(&error))),
