@@ -4,13 +4,14 @@
 //! once: by the end of the answer, by a refusal, or by being dropped, which the journal reads as
 //! `aborted`.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use ulid::Ulid;
 
 use super::authenticate::Authenticated;
@@ -20,7 +21,6 @@ use super::forward::Answered;
 use super::inbound::{Ask, Inbound, Served};
 use super::relay::RECHECK_EVERY;
 use super::respond::{self, Refusal, Style};
-use super::rewrite::Outgoing;
 use super::tunnel::Tunnel;
 use super::view::View;
 use super::{Drain, Proxy};
@@ -44,33 +44,19 @@ pub(super) fn answer(
 ) -> impl Future<Output = Response<Reply>> + use<> {
     let outgoing = Inbound::read(tunnel, request, guard.as_deref())
         .and_then(Inbound::authorize)
-        .and_then(Authorized::rewrite)
-        .map(|outgoing| Way::of(outgoing, guard, drain));
-    async {
-        let answered = match outgoing {
-            Ok(Way::Forward(outgoing)) => outgoing.forward().await.map(Answered::relay),
+        .and_then(Authorized::rewrite);
+    let mut outgoing = match outgoing {
+        Ok(outgoing) => outgoing,
+        Err(refused) => return Either::Right(Either::Right(ready(refused.respond()))),
+    };
+    match (outgoing.upgrade.take(), guard) {
+        (Some(client), Some(guard)) => {
+            let drain = drain.clone();
             // Boxed: few requests leave HTTP, and every request's future would be as large as this one.
-            Ok(Way::Upgrade(outgoing, client, guard, drain)) => {
-                Box::pin(outgoing.upgrade(client, &guard, &drain)).await
-            }
-            Err(refused) => Err(refused),
-        };
-        answered.unwrap_or_else(Refused::respond)
-    }
-}
-
-/// Where a request goes that was rewritten.
-enum Way {
-    Forward(Outgoing),
-    Upgrade(Outgoing, OnUpgrade, Arc<GuardState>, Drain),
-}
-
-impl Way {
-    fn of(mut outgoing: Outgoing, guard: Option<Arc<GuardState>>, drain: &Drain) -> Self {
-        match (outgoing.upgrade.take(), guard) {
-            (Some(client), Some(guard)) => Self::Upgrade(outgoing, client, guard, drain.clone()),
-            _ => Self::Forward(outgoing),
+            let upgraded = Box::pin(async move { outgoing.upgrade(client, &guard, &drain).await });
+            Either::Right(Either::Left(upgraded.map(|answer| answer.unwrap_or_else(Refused::respond))))
         }
+        _ => Either::Left(outgoing.forward().map(|answer| answer.map_or_else(Refused::respond, Answered::relay))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! only when it is safe (RFC 9110 §9.2.1), has no body, and a connection that had been idle died under
 //! it without an answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,30 +45,36 @@ struct Head {
 
 impl Outgoing {
     /// Sends the request and waits for the head of its answer.
-    pub(super) async fn forward(self) -> Result<Answered, Refused> {
+    ///
+    /// Not an `async fn`, whose future holds its arguments twice, as they came and as they are used: hyper moves one
+    /// for each request, and keeps room for one with each connection.
+    pub(super) fn forward(self) -> impl Future<Output = Result<Answered, Refused>> {
         let Self { mut exchange, mut request, path_and_query, gate, .. } = self;
-        let view = Arc::clone(exchange.view());
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let (mut connection, kept) = match connect(&exchange, &view, attempts).await {
-                Ok(connected) => connected,
-                Err(refusal) => return Err(exchange.refuse(refusal)),
-            };
-            address(&mut request, &view, &path_and_query, connection.is_http2());
-            let again = (kept && attempts < ATTEMPTS_MAX).then(|| safe_head(&request)).flatten();
-            match sent(&mut exchange, connection.send(request), gate.as_deref()).await {
-                Ok(response) => return answered(exchange, response, view, connection),
-                Err(Failure::Refused(refusal)) => return Err(exchange.refuse(refusal)),
-                Err(Failure::Unsent(Unsent { request: Some(unsent), .. })) if attempts < ATTEMPTS_MAX => {
-                    request = *unsent;
-                }
-                Err(Failure::Unsent(Unsent { error, .. })) => {
-                    let Some(head) = again.filter(|_| died_idle(&error)) else {
-                        let refusal = broken(&exchange, &error);
-                        return Err(exchange.refuse(refusal));
-                    };
-                    request = head.into_request(&exchange);
+        async move {
+            let view = Arc::clone(exchange.view());
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                let (mut connection, kept) = match connect(&exchange, &view, attempts).await {
+                    Ok(connected) => connected,
+                    Err(refusal) => return Err(exchange.refuse(refusal)),
+                };
+                address(&mut request, &view, &path_and_query, connection.is_http2());
+                let again = (kept && attempts < ATTEMPTS_MAX).then(|| safe_head(&request)).flatten();
+                let sending = std::pin::pin!(connection.send(request));
+                match sent(&mut exchange, sending, gate.as_deref()).await {
+                    Ok(response) => return answered(exchange, response, view, connection),
+                    Err(Failure::Refused(refusal)) => return Err(exchange.refuse(refusal)),
+                    Err(Failure::Unsent(Unsent { request: Some(unsent), .. })) if attempts < ATTEMPTS_MAX => {
+                        request = *unsent;
+                    }
+                    Err(Failure::Unsent(Unsent { error, .. })) => {
+                        let Some(head) = again.filter(|_| died_idle(&error)) else {
+                            let refusal = broken(&exchange, &error);
+                            return Err(exchange.refuse(refusal));
+                        };
+                        request = head.into_request(&exchange);
+                    }
                 }
             }
         }
@@ -133,7 +140,8 @@ pub(super) async fn send_once(
     connection: &mut Connection<Uplink>,
     request: Request<Uplink>,
 ) -> Result<Response<Incoming>, Refusal> {
-    sent(exchange, connection.send(request), None).await.map_err(|failure| match failure {
+    let sending = std::pin::pin!(connection.send(request));
+    sent(exchange, sending, None).await.map_err(|failure| match failure {
         Failure::Refused(refusal) => refusal,
         Failure::Unsent(Unsent { error, .. }) => broken(exchange, &error),
     })
@@ -203,13 +211,12 @@ enum Failure {
 /// Waits for the answer, and once a second looks whether the request may go on.
 async fn sent(
     exchange: &mut Exchange,
-    sending: impl Future<Output = Result<Response<Incoming>, Unsent<Uplink>>>,
+    mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, Unsent<Uplink>>>>,
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut sending = std::pin::pin!(sending);
     let mut progress = (exchange.meter.up(), exchange.seen());
     loop {
-        if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, &mut sending).await {
+        if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, sending.as_mut()).await {
             return sent.map_err(Failure::Unsent);
         }
         // A second without `100 Continue`: the client is told to go on (RFC 9110 §10.1.1).

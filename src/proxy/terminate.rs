@@ -1,6 +1,8 @@
 //! terminate: the client's TLS ends here, under a leaf for the CONNECT's name alone.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,26 +49,43 @@ const PING_WITHIN: Duration = Duration::from_secs(15);
 /// RFC 9113 §6.5.2.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
+/// A tunnel's connection, ready to be served to its end.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves one tunnel from its first byte to its end.
-pub(super) async fn run(authenticated: Authenticated, target: Target, upgrade: OnUpgrade, drain: Drain) {
-    let Ok(upgraded) = upgrade.await else { return };
-    let Some(mut stream) = raw(upgraded) else { return };
+///
+/// Boxed in two parts, so that a tunnel that idles does not keep the room that its handshake took.
+pub(super) fn run(
+    authenticated: Authenticated,
+    target: Target,
+    upgrade: OnUpgrade,
+    drain: Drain,
+) -> impl Future<Output = ()> {
+    let beginning = Box::pin(begin(authenticated, target, upgrade, drain));
+    async move {
+        if let Some(serving) = beginning.await {
+            serving.await;
+        }
+    }
+}
+
+async fn begin(authenticated: Authenticated, target: Target, upgrade: OnUpgrade, drain: Drain) -> Option<Serving> {
+    let mut stream = raw(upgrade.await.ok()?)?;
     let patience = authenticated.proxy.limits.handshake;
-    let Ok(Ok(Some(first))) = tokio::time::timeout(patience, peek(&mut stream)).await else { return };
+    let first = tokio::time::timeout(patience, peek(&mut stream)).await.ok()?.ok()??;
     if first == TLS_HANDSHAKE {
-        terminate(authenticated, target, stream, &drain).await;
-        return;
+        return terminate(authenticated, target, stream, drain).await;
     }
     let snapshot = authenticated.proxy.live.snapshot();
     if snapshot.speaks_http(&target) {
         let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot));
-        serve_http1(&tunnel, stream, &drain).await;
-    } else {
-        let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
-        let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
-        let _ = stream.write_all(NOT_HTTP).await;
-        let _ = stream.shutdown().await;
+        return Some(serve_http1(&tunnel, stream, drain));
     }
+    let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
+    let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+    let _ = stream.write_all(NOT_HTTP).await;
+    let _ = stream.shutdown().await;
+    None
 }
 
 /// The client's connection below hyper, with what was read of it.
@@ -90,7 +109,12 @@ async fn peek(stream: &mut Rewind<Stream>) -> std::io::Result<Option<u8>> {
     Ok(stream.prefix().first().copied())
 }
 
-async fn terminate(authenticated: Authenticated, target: Target, stream: Rewind<Stream>, drain: &Drain) {
+async fn terminate(
+    authenticated: Authenticated,
+    target: Target,
+    stream: Rewind<Stream>,
+    drain: Drain,
+) -> Option<Serving> {
     let proxy = Arc::clone(&authenticated.proxy);
     let patience = proxy.limits.handshake;
     let shaking = async {
@@ -108,11 +132,11 @@ async fn terminate(authenticated: Authenticated, target: Target, stream: Rewind<
         let tls = start.into_stream(config).await.ok()?;
         Some((authenticated, target, tls))
     };
-    let Ok(Some((authenticated, target, tls))) = tokio::time::timeout(patience, shaking).await else { return };
+    let (authenticated, target, tls) = tokio::time::timeout(patience, shaking).await.ok()??;
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let snapshot = authenticated.proxy.live.snapshot();
     let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
-    if http2 { serve_http2(&tunnel, tls, drain).await } else { serve_http1(&tunnel, tls, drain).await }
+    Some(if http2 { serve_http2(&tunnel, tls, drain) } else { serve_http1(&tunnel, tls, drain) })
 }
 
 /// True when the SNI is the CONNECT's host, or absent: then the CONNECT's name stands. An SNI is never an
@@ -121,7 +145,7 @@ pub(super) fn names(sni: Option<&str>, host: &Host) -> bool {
     sni.is_none_or(|sni| Host::parse(sni).is_ok_and(|sni| sni == *host))
 }
 
-async fn serve_http1<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
+fn serve_http1<T>(tunnel: &Arc<Tunnel>, io: T, drain: Drain) -> Serving
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -132,22 +156,21 @@ where
         hyper::service::service_fn(move |request| {
             let waiting = waits_for_answer(&request).then(|| Arc::clone(&guard));
             let answer = exchange::answer(Arc::clone(&tunnel), request, Some(Arc::clone(&guard)), &drain);
-            async move {
-                let response = answer.await;
+            answer.map(move |response| {
                 if let Some(guard) = waiting.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
                     guard.resume();
                 }
                 Ok::<_, Infallible>(response)
-            }
+            })
         })
     };
     let connection = http1(&tunnel.who.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
-    let connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, end).await;
+    Box::pin(async move { drain.finish(connection.as_mut(), UpgradeableConnection::graceful_shutdown, end).await })
 }
 
-async fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: &Drain)
+fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: Drain) -> Serving
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -167,7 +190,7 @@ where
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN)
         .serve_connection(TokioIo::new(io), service);
-    let connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
-    drain.finish(connection, http2::Connection::graceful_shutdown, end).await;
+    Box::pin(async move { drain.finish(connection.as_mut(), http2::Connection::graceful_shutdown, end).await })
 }
