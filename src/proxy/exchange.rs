@@ -42,9 +42,8 @@ pub(super) fn answer(
     guard: Option<Arc<GuardState>>,
     drain: &Drain,
 ) -> impl Future<Output = Response<Reply>> + use<> {
-    let outgoing = Inbound::read(tunnel, request, guard.as_deref())
-        .and_then(Inbound::authorize)
-        .and_then(Authorized::rewrite);
+    let outgoing =
+        Inbound::read(tunnel, request, guard.as_deref()).and_then(Inbound::authorize).and_then(Authorized::rewrite);
     let mut outgoing = match outgoing {
         Ok(outgoing) => outgoing,
         Err(refused) => return Either::Right(Either::Right(ready(refused.respond()))),
