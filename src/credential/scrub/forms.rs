@@ -1,0 +1,61 @@
+//! The needles that a secret makes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+use super::spelling::{Kind, Needle};
+use crate::credential::{Injection, Secret};
+
+/// Every form of a secret, and of what it is injected as.
+pub(super) fn needles(secret: &Secret, injection: Option<&Injection>) -> Vec<Needle> {
+    let value = secret.expose();
+    let mut needles = Vec::new();
+    add(&mut needles, Zeroizing::new(value.to_vec()), Kind::Text);
+    encoded(&mut needles, value);
+    add(&mut needles, utf16(value), Kind::Exact);
+    // Any other injection holds the secret as it is, or percent-encoded.
+    if let Some(Injection::Basic { user }) = injection {
+        let pair = Zeroizing::new([user.as_bytes(), b":", value].concat());
+        let token = Zeroizing::new(STANDARD_NO_PAD.encode(&*pair).into_bytes());
+        let url_safe = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*pair).into_bytes());
+        encoded(&mut needles, &token);
+        add(&mut needles, token, Kind::Text);
+        add(&mut needles, url_safe, Kind::Text);
+    }
+    needles
+}
+
+fn encoded(needles: &mut Vec<Needle>, value: &[u8]) {
+    add(needles, Zeroizing::new(hex::encode(value).into_bytes()), Kind::Hex);
+    for before in 0..3 {
+        add(needles, base64(value, before, &STANDARD_NO_PAD), Kind::Text);
+        add(needles, base64(value, before, &URL_SAFE_NO_PAD), Kind::Text);
+    }
+}
+
+fn add(needles: &mut Vec<Needle>, bytes: Zeroizing<Vec<u8>>, kind: Kind) {
+    if !needles.iter().any(|known| known.kind == kind && *known.bytes == *bytes) {
+        needles.push(Needle::new(bytes, kind));
+    }
+}
+
+/// The digits that the value alone decides when so many bytes, modulo 3, come before it.
+fn base64(value: &[u8], before: usize, engine: &impl base64::Engine) -> Zeroizing<Vec<u8>> {
+    let padded = Zeroizing::new([&[0; 2][..before], value].concat());
+    let mut digits = Zeroizing::new(engine.encode(&*padded).into_bytes());
+    // The last digit is whole only where bits and digits end together.
+    digits.truncate(padded.len() * 8 / 6);
+    let first = (before * 8).div_ceil(6);
+    Zeroizing::new(digits.split_off(first))
+}
+
+/// Little- and big-endian alike: the zero at either end is left out.
+fn utf16(value: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut wide = Zeroizing::new(Vec::with_capacity(value.len() * 2));
+    for &byte in value {
+        wide.extend_from_slice(&[byte, 0]);
+    }
+    wide.pop();
+    wide
+}

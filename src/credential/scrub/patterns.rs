@@ -1,0 +1,107 @@
+//! What must not pass, made ready once for each set of secrets.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::forms;
+use super::matcher::{Found, Matcher};
+use super::prefilter::Prefilter;
+use super::spelling::Needle;
+use crate::credential::{Injection, Secret};
+
+/// What stands where a secret stood; the first that is in no form of any of them.
+const MASKS: &[u8] = b"*#~^!@$|_-.xX0";
+
+/// Every form of some secrets. Its memory is overwritten when it is dropped, but for the first byte of each form; `Debug`
+/// is redacted.
+pub struct Patterns {
+    pub(super) needles: Vec<Needle>,
+    pub(super) prefilter: Prefilter,
+    /// By byte: the needles of which a spelling may begin with it.
+    beginnings: Vec<Vec<u16>>,
+    /// The verbatim secrets, in lower case: names of fields arrive so.
+    lower: Vec<Zeroizing<Vec<u8>>>,
+    placeholder: Option<Box<[u8]>>,
+    mask: u8,
+}
+
+impl Patterns {
+    /// Every form of these secrets, and of what `injection` makes of them. A secret that is found and has the length of
+    /// `placeholder` is replaced by it. `None` without a secret: there is nothing to look for.
+    #[must_use]
+    pub fn new(secrets: &[&Secret], injection: Option<&Injection>, placeholder: Option<&str>) -> Option<Self> {
+        let needles: Vec<Needle> = secrets.iter().flat_map(|secret| forms::needles(secret, injection)).collect();
+        if needles.is_empty() {
+            return None;
+        }
+        let beginnings = (0..=u8::MAX).map(|byte| {
+            let numbered = (0..).zip(&needles);
+            numbered.filter(|(_, needle)| needle.begins_with(byte)).map(|(number, _)| number).collect()
+        });
+        let known = |mask: &u8| needles.iter().any(|needle| needle.bytes.contains(mask));
+        Some(Self {
+            prefilter: Prefilter::new(&needles),
+            beginnings: beginnings.collect(),
+            lower: secrets.iter().map(|secret| Zeroizing::new(secret.expose().to_ascii_lowercase())).collect(),
+            placeholder: placeholder.map(|text| text.as_bytes().into()),
+            mask: MASKS.iter().copied().find(|mask| !known(mask)).unwrap_or(b'*'),
+            needles,
+        })
+    }
+
+    /// The text without secrets, as long as it was; `None` when it has none. For a header's value, a trailer's, a text
+    /// that is whole.
+    #[must_use]
+    pub fn scrub(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if text.len() < self.prefilter.shortest() {
+            return None;
+        }
+        let mut matcher = Matcher::default();
+        matcher.read(self, text, true);
+        if matcher.found.is_empty() {
+            return None;
+        }
+        let mut clean = text.to_vec();
+        for found in &matcher.found {
+            let place = usize::try_from(found.start).ok()?..usize::try_from(found.end).ok()?;
+            clean[place].copy_from_slice(&self.instead_of(*found));
+        }
+        Some(clean)
+    }
+
+    /// Whether a text that lost its case holds a secret: the name of a field.
+    #[must_use]
+    pub fn is_in_name(&self, name: &str) -> bool {
+        let holds = |secret: &Zeroizing<Vec<u8>>| {
+            name.len() >= secret.len()
+                && name.as_bytes().windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret))
+        };
+        self.lower.iter().any(holds)
+    }
+
+    /// As many bytes as were found.
+    pub(super) fn instead_of(&self, found: Found) -> Vec<u8> {
+        let length = usize::try_from(found.end - found.start).unwrap_or(0);
+        match &self.placeholder {
+            Some(placeholder) if self.may_be_placeholder(found) => placeholder.to_vec(),
+            _ => vec![self.mask; length],
+        }
+    }
+
+    /// Whether the placeholder stands for this, unless another spelling turns out to overlap it.
+    pub(super) fn may_be_placeholder(&self, found: Found) -> bool {
+        let fits = |text: &[u8]| text.len() as u64 == found.end - found.start;
+        !found.several && self.placeholder.as_deref().is_some_and(fits)
+    }
+
+    pub(super) fn beginning_with(&self, byte: u8) -> &[u16] {
+        &self.beginnings[usize::from(byte)]
+    }
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Patterns(redacted)")
+    }
+}

@@ -1,0 +1,293 @@
+//! The ways in which one needle may be spelled, read byte by byte.
+
+use zeroize::Zeroizing;
+
+/// The bytes that an escape begins with.
+pub(super) const LEADS: [u8; 3] = *b"%\\&";
+
+/// `%25` may stand for `%` this often, one inside the other; backslashes may be doubled as often.
+const NESTED_MAX: u8 = 4;
+
+/// So many zeros may lead a number of an HTML reference. Bounds what is held back.
+const ZEROS_MAX: u8 = 8;
+
+/// The names that HTML has for ASCII characters (WHATWG HTML §13.5); letters, digits, `-` and `~` have none.
+const NAMES: [(u8, &[&str]); 31] = [
+    (b'!', &["excl;"]),
+    (b'"', &["quot;", "QUOT;"]),
+    (b'#', &["num;"]),
+    (b'$', &["dollar;"]),
+    (b'%', &["percnt;"]),
+    (b'&', &["amp;", "AMP;"]),
+    (b'\'', &["apos;"]),
+    (b'(', &["lpar;"]),
+    (b')', &["rpar;"]),
+    (b'*', &["ast;", "midast;"]),
+    (b'+', &["plus;"]),
+    (b',', &["comma;"]),
+    (b'.', &["period;"]),
+    (b'/', &["sol;"]),
+    (b':', &["colon;"]),
+    (b';', &["semi;"]),
+    (b'<', &["lt;", "LT;"]),
+    (b'=', &["equals;"]),
+    (b'>', &["gt;", "GT;"]),
+    (b'?', &["quest;"]),
+    (b'@', &["commat;"]),
+    (b'[', &["lsqb;", "lbrack;"]),
+    (b'\\', &["bsol;"]),
+    (b']', &["rsqb;", "rbrack;"]),
+    (b'^', &["Hat;"]),
+    (b'_', &["lowbar;", "UnderBar;"]),
+    (b'`', &["grave;", "DiacriticalGrave;"]),
+    (b'{', &["lcub;", "lbrace;"]),
+    (b'|', &["verbar;", "vert;", "VerticalLine;"]),
+    (b'}', &["rcub;", "rbrace;"]),
+    (b'\t', &["Tab;"]),
+];
+
+/// The names of one byte.
+pub(super) fn names(byte: u8) -> &'static [&'static str] {
+    NAMES.iter().find(|(of, _)| *of == byte).map_or(&[], |(_, names)| names)
+}
+
+/// How a needle may be spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Each character on its own as itself or as an escape.
+    Text,
+    /// Hex digits in either case.
+    Hex,
+    /// As it is.
+    Exact,
+}
+
+/// Bytes that must not pass.
+pub(super) struct Needle {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) kind: Kind,
+    /// It holds a byte that also begins an escape, so two readings of one text may meet again.
+    ambiguous: bool,
+}
+
+/// One reading of the text so far: from `start` on it spells the first `at` bytes of a needle, and then a part of the next
+/// character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thread {
+    pub(super) start: u64,
+    pub(super) needle: u16,
+    at: u32,
+    step: Step,
+}
+
+/// What was read of a character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// `%` and so many digits.
+    Percent {
+        digits: u8,
+        nested: u8,
+    },
+    /// `%2` that `5` may follow: an encoded `%`.
+    PercentOfPercent {
+        nested: u8,
+    },
+    Backslash {
+        nested: u8,
+    },
+    /// `\u` and so many digits.
+    Unicode(u8),
+    /// `\x` and so many digits.
+    Byte(u8),
+    Ampersand,
+    /// `&` and so many letters of the character's n-th name.
+    Name {
+        name: u8,
+        letters: u8,
+    },
+    /// `&#`
+    Number,
+    /// `&#` and so many digits.
+    Decimal {
+        zeros: u8,
+        digits: u8,
+    },
+    /// `&#x` and so many digits.
+    Hex {
+        zeros: u8,
+        digits: u8,
+    },
+}
+
+impl Thread {
+    /// Nothing read yet.
+    pub(super) fn new(start: u64, needle: u16) -> Self {
+        Self { start, needle, at: 0, step: Step::Nothing }
+    }
+
+    fn reads(self, step: Step) -> Self {
+        Self { step, ..self }
+    }
+
+    /// A character of so many bytes is read.
+    fn past(self, bytes: u32) -> Self {
+        Self { at: self.at + bytes, step: Step::Nothing, ..self }
+    }
+}
+
+impl Needle {
+    pub(super) fn new(bytes: Zeroizing<Vec<u8>>, kind: Kind) -> Self {
+        let ambiguous = kind == Kind::Text && bytes.iter().any(|byte| LEADS.contains(byte));
+        Self { bytes, kind, ambiguous }
+    }
+
+    /// Whether a spelling may begin with this byte.
+    pub(super) fn begins_with(&self, byte: u8) -> bool {
+        let first = self.bytes.first().is_some_and(|&first| self.is(first, byte));
+        first || (self.kind == Kind::Text && LEADS.contains(&byte))
+    }
+
+    /// Reads one more byte: the readings that go on are added to `next`. True when one is complete.
+    pub(super) fn read(&self, thread: Thread, byte: u8, next: &mut Vec<Thread>) -> bool {
+        let Some(&wanted) = self.bytes.get(thread.at as usize) else { return false };
+        let mut complete = false;
+        let mut add = |thread: Thread| {
+            if thread.step == Step::Nothing && thread.at as usize == self.bytes.len() {
+                complete = true;
+            } else if !(self.ambiguous && next.contains(&thread)) {
+                next.push(thread);
+            }
+        };
+        match thread.step {
+            Step::Nothing => {
+                if self.is(wanted, byte) || (wanted == b' ' && byte == b'+' && self.kind == Kind::Text) {
+                    add(thread.past(1));
+                }
+                match byte {
+                    _ if self.kind != Kind::Text => {}
+                    b'%' => add(thread.reads(Step::Percent { digits: 0, nested: 1 })),
+                    b'\\' => add(thread.reads(Step::Backslash { nested: 1 })),
+                    b'&' => add(thread.reads(Step::Ampersand)),
+                    _ => {}
+                }
+            }
+            Step::Percent { digits, nested } => {
+                if is_digit(u32::from(wanted), 1 - digits, byte) {
+                    add(if digits == 1 { thread.past(1) } else { thread.reads(Step::Percent { digits: 1, nested }) });
+                }
+                if digits == 0 && byte == b'2' && nested < NESTED_MAX {
+                    add(thread.reads(Step::PercentOfPercent { nested: nested + 1 }));
+                }
+            }
+            Step::PercentOfPercent { nested } => {
+                if byte == b'5' {
+                    add(thread.reads(Step::Percent { digits: 0, nested }));
+                }
+            }
+            Step::Backslash { nested } => match byte {
+                b'u' => add(thread.reads(Step::Unicode(0))),
+                b'x' => add(thread.reads(Step::Byte(0))),
+                b'\\' | b'/' | b'"' | b'\'' => {
+                    if byte == wanted {
+                        add(thread.past(1));
+                    }
+                    if byte == b'\\' && nested < NESTED_MAX {
+                        add(thread.reads(Step::Backslash { nested: nested + 1 }));
+                    }
+                }
+                _ => {}
+            },
+            Step::Byte(digits) => {
+                if is_digit(u32::from(wanted), 1 - digits, byte) {
+                    add(if digits == 1 { thread.past(1) } else { thread.reads(Step::Byte(1)) });
+                }
+            }
+            Step::Unicode(digits) => {
+                let (character, bytes) = self.character(thread.at);
+                if character <= 0xffff && is_digit(character, 3 - digits, byte) {
+                    add(if digits == 3 { thread.past(bytes) } else { thread.reads(Step::Unicode(digits + 1)) });
+                }
+            }
+            Step::Ampersand if byte == b'#' => add(thread.reads(Step::Number)),
+            Step::Ampersand => {
+                for (name, text) in (0..).zip(names(wanted)) {
+                    if text.as_bytes()[0] == byte {
+                        add(thread.reads(Step::Name { name, letters: 1 }));
+                    }
+                }
+            }
+            Step::Name { name, letters } => {
+                let text = names(wanted).get(usize::from(name)).map_or(&b""[..], |text| text.as_bytes());
+                if text.get(usize::from(letters)) == Some(&byte) {
+                    let whole = usize::from(letters) + 1 == text.len();
+                    add(if whole { thread.past(1) } else { thread.reads(Step::Name { name, letters: letters + 1 }) });
+                }
+            }
+            Step::Number if matches!(byte, b'x' | b'X') => add(thread.reads(Step::Hex { zeros: 0, digits: 0 })),
+            Step::Number => {
+                if let Some(thread) = self.number(thread, 10, (0, 0), byte) {
+                    add(thread);
+                }
+            }
+            Step::Decimal { zeros, digits } => {
+                if let Some(thread) = self.number(thread, 10, (zeros, digits), byte) {
+                    add(thread);
+                }
+            }
+            Step::Hex { zeros, digits } => {
+                if let Some(thread) = self.number(thread, 16, (zeros, digits), byte) {
+                    add(thread);
+                }
+            }
+        }
+        complete
+    }
+
+    /// One more byte of the number of an HTML reference.
+    fn number(&self, thread: Thread, base: u32, (zeros, digits): (u8, u8), byte: u8) -> Option<Thread> {
+        let (character, bytes) = self.character(thread.at);
+        let length = length_in(base, character);
+        let (zeros, digits) = if digits == length {
+            return (byte == b';').then(|| thread.past(bytes));
+        } else if digits == 0 && byte == b'0' && zeros < ZEROS_MAX {
+            (zeros + 1, 0)
+        } else {
+            let wanted = character / base.pow(u32::from(length - 1 - digits)) % base;
+            (char::from(byte).to_digit(base) == Some(wanted)).then_some((zeros, digits + 1))?
+        };
+        let step = if base == 10 { Step::Decimal { zeros, digits } } else { Step::Hex { zeros, digits } };
+        Some(thread.reads(step))
+    }
+
+    /// The character that begins here and how many bytes it has. A byte that begins none counts as a character of
+    /// Latin-1, which is how headers are read.
+    fn character(&self, at: u32) -> (u32, u32) {
+        let rest = self.bytes.get(at as usize..).unwrap_or_default();
+        let longest = &rest[..rest.len().min(4)];
+        let valid = match std::str::from_utf8(longest) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&longest[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        match (valid.chars().next(), rest.first()) {
+            (Some(character), _) => (u32::from(character), u32::try_from(character.len_utf8()).unwrap_or(1)),
+            (None, Some(&byte)) => (u32::from(byte), 1),
+            (None, None) => (0, 1),
+        }
+    }
+
+    fn is(&self, wanted: u8, byte: u8) -> bool {
+        wanted == byte || (self.kind == Kind::Hex && wanted.eq_ignore_ascii_case(&byte))
+    }
+}
+
+/// Whether `byte` is the hex digit of `value` at this place, 0 for the last.
+fn is_digit(value: u32, place: u8, byte: u8) -> bool {
+    char::from(byte).to_digit(16) == Some(value >> (4 * u32::from(place)) & 0xf)
+}
+
+/// How many digits a number has.
+fn length_in(base: u32, value: u32) -> u8 {
+    let more = std::iter::successors(Some(value / base), |rest| Some(rest / base)).take_while(|rest| *rest > 0);
+    more.fold(1, |length, _| length + 1)
+}

@@ -1,0 +1,157 @@
+//! A text that is scrubbed as it passes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::matcher::Matcher;
+use super::patterns::Patterns;
+
+/// Takes the secrets out of one text that comes in parts. What it gives out is as long as what it takes in, in the same
+/// order, and the same wherever the parts were split. Untouched parts are passed on, never copied.
+pub struct Scrubber {
+    patterns: Arc<Patterns>,
+    matcher: Matcher,
+    held: VecDeque<Piece>,
+    ready: VecDeque<Bytes>,
+    /// Bytes of the text that have left `held`.
+    passed: u64,
+    hits: u64,
+}
+
+/// What came and has not left, in its order.
+enum Piece {
+    /// Of the text.
+    Text(Bytes),
+    /// Between parts of the text, and not of it.
+    Between(Bytes),
+}
+
+impl Scrubber {
+    /// At the beginning of a text.
+    #[must_use]
+    pub fn new(patterns: Arc<Patterns>) -> Self {
+        Self {
+            patterns,
+            matcher: Matcher::default(),
+            held: VecDeque::new(),
+            ready: VecDeque::new(),
+            passed: 0,
+            hits: 0,
+        }
+    }
+
+    /// Takes the next part of the text; gives what is ready, after which [`Self::ready`] gives the rest.
+    pub fn push(&mut self, part: Bytes) -> Option<Bytes> {
+        self.matcher.read(&self.patterns, &part, false);
+        if self.is_idle() && self.matcher.undecided_from() == self.matcher.read && self.matcher.found.is_empty() {
+            self.passed = self.matcher.read;
+            return Some(part).filter(|part| !part.is_empty());
+        }
+        self.held.push_back(Piece::Text(part));
+        self.release(self.decided());
+        self.ready()
+    }
+
+    /// Takes what stands between parts of the text, such as a frame's head: passed in its place, as it is.
+    pub fn push_between(&mut self, bytes: Bytes) -> Option<Bytes> {
+        if self.is_idle() {
+            return Some(bytes);
+        }
+        self.held.push_back(Piece::Between(bytes));
+        self.release(self.decided());
+        self.ready()
+    }
+
+    /// The text has ended, and another may begin: what is held was no secret, and gets ready.
+    pub fn finish(&mut self) -> Option<Bytes> {
+        self.matcher.end();
+        self.release(self.matcher.read);
+        self.ready()
+    }
+
+    /// The next bytes that are ready.
+    pub fn ready(&mut self) -> Option<Bytes> {
+        self.ready.pop_front()
+    }
+
+    /// Whether nothing is held or ready.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.ready.is_empty()
+    }
+
+    /// How many secrets were taken out so far.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits
+    }
+
+    /// Up to where nothing that comes can change what passes.
+    fn decided(&self) -> u64 {
+        let mut decided = self.matcher.undecided_from();
+        for &found in self.matcher.found.iter().rev() {
+            // Another spelling may still overlap this one, and then the mask stands there instead.
+            if found.end > decided && self.patterns.may_be_placeholder(found) {
+                decided = decided.min(found.start);
+            }
+        }
+        decided
+    }
+
+    /// Gets everything ready that stands before `end`.
+    fn release(&mut self, end: u64) {
+        while let Some(piece) = self.held.front_mut() {
+            let text = match piece {
+                Piece::Between(bytes) => {
+                    self.ready.push_back(std::mem::take(bytes));
+                    self.held.pop_front();
+                    continue;
+                }
+                Piece::Text(text) if self.passed >= end && !text.is_empty() => break,
+                Piece::Text(text) => text,
+            };
+            let length = text.len().min(usize::try_from(end - self.passed).unwrap_or(usize::MAX));
+            let part = text.split_to(length);
+            if text.is_empty() {
+                self.held.pop_front();
+            }
+            self.pass(part);
+        }
+        let passed = self.passed;
+        let before = self.matcher.found.len();
+        self.matcher.found.retain(|found| found.end > passed);
+        self.hits += (before - self.matcher.found.len()) as u64;
+    }
+
+    /// Gets one part ready, without what was found in it.
+    fn pass(&mut self, mut part: Bytes) {
+        let (start, end) = (self.passed, self.passed + part.len() as u64);
+        let mut at = start;
+        self.passed = end;
+        for &found in self.matcher.found.iter().filter(|found| found.start < end && found.end > start) {
+            let (from, to) = (found.start.max(at), found.end.min(end));
+            let before = part.split_to(offset(from, at));
+            let instead = Bytes::from(self.patterns.instead_of(found));
+            drop(part.split_to(offset(to, from)));
+            let instead = instead.slice(offset(from, found.start)..offset(to, found.start));
+            self.ready.extend([before, instead].into_iter().filter(|bytes| !bytes.is_empty()));
+            at = to;
+        }
+        self.ready.extend(Some(part).filter(|part| !part.is_empty()));
+    }
+}
+
+/// How far `at` is from `from`, which is not after it.
+fn offset(at: u64, from: u64) -> usize {
+    usize::try_from(at - from).unwrap_or(usize::MAX)
+}
+
+/// Shows nothing of the text.
+impl fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrubber").field("passed", &self.passed).field("hits", &self.hits).finish_non_exhaustive()
+    }
+}
