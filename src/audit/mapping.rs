@@ -42,12 +42,22 @@ impl Mapping {
     }
 }
 
+/// So many signals may interrupt the reservation.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const INTERRUPTED_MAX: usize = 100;
+
 /// Blocks on the disk, not a hole.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn reserve(file: &File, bytes: usize) -> io::Result<()> {
     use nix::errno::Errno;
     let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    match nix::fcntl::posix_fallocate(file, 0, length) {
+    let reserve = || match nix::fcntl::posix_fallocate(file, 0, length) {
+        Err(Errno::EINTR) => None,
+        reserved => Some(reserved),
+    };
+    // A signal is no reason not to start; one that never lets up is.
+    let reserved = (0..INTERRUPTED_MAX).find_map(|_| reserve()).unwrap_or(Err(Errno::EINTR));
+    match reserved {
         // Not every filesystem can, and not every C library makes up for it.
         Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => write_zeros(file, bytes),
         reserved => reserved.map_err(io::Error::from),
