@@ -80,7 +80,7 @@ impl Chain {
 
     /// Appends whole lines, all of them or none. On an error the same call can be made again.
     pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.offset >= self.rotate_bytes || !self.in_place() {
+        if self.offset >= self.rotate_bytes || !self.in_place()? {
             self.next_file()?;
         }
         let written = self.file.write_all_at(lines, self.offset).and_then(|()| match self.durability {
@@ -114,6 +114,9 @@ impl Chain {
 
     /// Goes on in the next file of the chain; its first line points back to the last of this one.
     fn next_file(&mut self) -> io::Result<()> {
+        if self.durability == Durability::Disk {
+            self.file.sync_data()?;
+        }
         let mut index = self.index;
         let file = loop {
             index = index.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
@@ -122,8 +125,12 @@ impl Chain {
                 made => break made?,
             }
         };
-        if self.durability == Durability::Disk {
-            self.sync()?;
+        if self.durability == Durability::Disk
+            && let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all())
+        {
+            // Else every further try would leave an empty file.
+            let _ = std::fs::remove_file(files::path(&self.dir, &self.stem, index));
+            return Err(error);
         }
         self.file = file;
         self.index = index;
@@ -140,15 +147,22 @@ impl Chain {
     }
 
     /// Whether the file is still found under its name: lines in a removed file are lost.
-    fn in_place(&self) -> bool {
+    fn in_place(&self) -> io::Result<bool> {
         is_at(&self.file, &files::path(&self.dir, &self.stem, self.index))
     }
 }
 
 /// Whether `path` still leads to the open `file`.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
+///
+/// # Errors
+/// When the disk does not say.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let named = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let open = file.metadata()?;
+    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
 /// Counts of blocks are narrower on some systems.

@@ -71,14 +71,13 @@ impl Writer {
     }
 
     fn round(&mut self, stop: bool) -> Round {
-        let lack = if !is_at(&self.shared.ring_file, &self.shared.ring_path) {
-            Some("the journal's folder or its ring was removed: a restart is needed")
-        } else if !self.chain.has_room() {
-            Some("the disk is full")
-        } else {
-            None
+        let lack = match is_at(&self.shared.ring_file, &self.shared.ring_path) {
+            Ok(true) if self.chain.has_room() => None,
+            Ok(true) => Some("the disk is full".to_owned()),
+            Ok(false) => Some("the journal's folder or its ring was removed: a restart is needed".to_owned()),
+            Err(error) => Some(error.to_string()),
         };
-        if let Some(lack) = lack {
+        if let Some(lack) = &lack {
             self.shared.refuse(Some(Unavailable::Failing), lack);
         }
         if self.batch.bytes.is_empty() {
