@@ -115,7 +115,7 @@ fn http1(agent: &Agent, client: &str, harvest: &Harvest) {
     }
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A tunnel with TLS inside; `None` when the proxy is not there (any more).
 pub(crate) fn tunnel(agent: &Agent) -> Option<Tls> {

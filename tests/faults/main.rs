@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
+mod disk;
 mod kill;
 mod load;
+mod strace;
 #[path = "../support/mod.rs"]
 mod support;
+mod syscalls;
 
 use support::agent::Agent;
 use support::ca::Alpn;

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use narrows::audit;
@@ -312,6 +312,12 @@ inject = "Authorization: Bearer {secret}""#,
         Daemon::start(self.narrows(&[]))
     }
 
+    /// The same, started as `wrap` says: under another program.
+    #[track_caller]
+    pub(crate) fn start_traced(&self, wrap: impl FnOnce(&Command) -> Command) -> Daemon {
+        Daemon::start(wrap(&self.narrows(&[])))
+    }
+
     /// The proxy on this home, not yet run.
     pub(crate) fn narrows(&self, variables: &[(&str, &str)]) -> Command {
         let mut command = clean(Path::new(env!("CARGO_BIN_EXE_narrows")));
@@ -393,7 +399,7 @@ impl Daemon {
     }
 
     pub(crate) fn log(&self) -> String {
-        self.log.text.0.lock().unwrap().clone()
+        self.log.text.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for a line with `words` in it.

@@ -11,7 +11,7 @@
 //! | `/sse`, `/stream` | what [`super::origin::Origin::tick`] sends, until `end_streams` |
 //! | `/status/N` | that status, with a body where one is allowed; 204, 304 and 205 have none |
 //! | `/redirect?URL` | 302 there |
-//! | `/hang` | nothing, ever |
+//! | `/hang`, `/hang/…` | nothing, ever |
 //! | `/refuse` | 417 at once, the body unread |
 //! | `/early-413` | 413 at once, the body unread, and the connection closes |
 //! | `/close` | 200 and `Connection: close` |
@@ -117,7 +117,7 @@ async fn respond(
             let to = HeaderValue::from_str(request.uri().query().unwrap()).unwrap();
             with_header(text(StatusCode::FOUND, "over there"), header::LOCATION, to)
         }
-        ("hang", None) => std::future::pending().await,
+        ("hang", _) => std::future::pending().await,
         ("refuse", None) => text(StatusCode::EXPECTATION_FAILED, "no"),
         ("early-413", None) => closing(text(StatusCode::PAYLOAD_TOO_LARGE, "too much")),
         ("close", None) => closing(text(StatusCode::OK, "goodbye")),
