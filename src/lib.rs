@@ -6,7 +6,7 @@
 //! - pure: [`capability`], [`credential`], [`service`], [`policy`]
 //! - IO: [`store`], [`audit`], [`config`], [`net`]
 //! - the request's way: [`proxy`]
-//! - whoever runs it: [`daemon`], [`admin`]; in front of an agent: [`forward`]
+//! - whoever runs it: [`process`], [`daemon`], [`admin`]; in front of an agent: [`forward`]
 
 pub mod clock;
 pub mod request;
@@ -23,6 +23,7 @@ pub mod config;
 
 pub mod proxy;
 
+pub mod process;
 pub mod admin;
 pub mod daemon;
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use narrows::config::Config;
 use narrows::daemon::{Daemon, LoadError, Serve, StartError};
+use narrows::process;
 use narrows::store::{Home, SecretStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -31,6 +32,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    process::hush_panics("narrows");
     let args = Args::parse();
     let home = match Home::locate(args.home.as_deref()) {
         Ok(home) => home,
@@ -80,16 +82,15 @@ async fn run(home: &Home) -> ExitCode {
 }
 
 /// The process holds secrets and a socket or two for each client: nobody but root may look into it or have its core, and
-/// it may open as many descriptors as the system lets it.
+/// it may open as many descriptors, and keep as much out of swap, as the system lets it.
 fn harden() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    #[cfg(target_os = "linux")]
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!(%error, "other processes of this user can read this one's memory");
-    }
+    process::conceal();
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    for more in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_MEMLOCK] {
+        if let Ok((_, hard)) = getrlimit(more) {
+            let _ = setrlimit(more, hard, hard);
+        }
     }
 }
 

@@ -113,8 +113,26 @@ fn look(home: &Home) -> Vec<Finding> {
     findings.push(served(home));
     findings.push(curl());
     #[cfg(target_os = "linux")]
+    findings.push(swap());
+    #[cfg(target_os = "linux")]
     findings.extend(kernel());
     findings
+}
+
+/// Whether a secret in memory can reach a disk.
+#[cfg(target_os = "linux")]
+fn swap() -> Finding {
+    // The first line is a heading.
+    let areas = std::fs::read_to_string("/proc/swaps").map(|text| text.lines().count().saturating_sub(1));
+    match areas {
+        Ok(0) => Finding::good("swap", "none on this machine"),
+        _ if crate::process::lock_memory() => Finding::good("swap", "secrets in memory are kept out of it"),
+        _ => Finding::note(
+            "swap",
+            "secrets in memory may reach it: this user may not lock so much memory",
+            "ulimit -l unlimited (LimitMEMLOCK=infinity in a systemd unit), or encrypt the swap",
+        ),
+    }
 }
 
 /// What `capctl run` can do against an agent that goes its own way, on this kernel.

@@ -95,9 +95,26 @@ enum Verb {
     Probe(isolate::trial::Probe),
 }
 
+impl Verb {
+    /// Whether a secret or a private key comes into this process, and no command of another goes out of it.
+    const fn reads_secrets(&self) -> bool {
+        matches!(
+            self,
+            Self::Secret(_)
+                | Self::Key(_)
+                | Self::Mint(_)
+                | Self::Attenuate(_)
+                | Self::Prove(_)
+                | Self::Env(_)
+                | Self::Init(_)
+        )
+    }
+}
+
 /// Does what the process's arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::process::hush_panics("capctl");
     match Capctl::try_parse() {
         Ok(capctl) => capctl.run().unwrap_or_else(Failure::tell),
         Err(error) => usage::tell(&error),
@@ -106,6 +123,9 @@ pub fn main() -> ExitCode {
 
 impl Capctl {
     fn run(self) -> Result<ExitCode, Failure> {
+        if self.verb.reads_secrets() {
+            crate::process::conceal();
+        }
         let home = || Ok::<_, Failure>(Home::locate(self.home.as_deref())?);
         match self.verb {
             Verb::Init(args) => args.run(&home()?),

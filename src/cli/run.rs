@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{AUDIENCE_DEFAULT, Config};
 use crate::daemon::{Daemon, Serve, StartError};
 use crate::forward::{Forwarder, Parts, Revival, Upstream};
+use crate::process;
 use crate::service::Service;
 use crate::store::Home;
 
@@ -62,12 +63,12 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
-        conceal();
+        let core = process::conceal();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.map_err(|error| Failure::of(&error))?.block_on(self.supervise(home))
+        runtime.map_err(|error| Failure::of(&error))?.block_on(self.supervise(home, core))
     }
 
-    async fn supervise(self, home: &Home) -> Result<ExitCode, Failure> {
+    async fn supervise(self, home: &Home, core: Option<u64>) -> Result<ExitCode, Failure> {
         let config = self.config(home)?;
         let holding = self.holding.hold(home, config.as_ref(), "run", &self.rest())?;
         let ready: Vec<&Service> = config.as_ref().map(|c| holding.ready_services(home, c)).unwrap_or_default();
@@ -98,11 +99,13 @@ impl Run {
         let mut hidden = vec![home.dir().to_owned()];
         hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
         hidden.extend(self.holding.files());
-        let outfit = Outfit { bundle: &bundle, services: &ready };
+        let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core };
+        // The holder's key has its place.
+        let _ = process::lock_memory();
         let Running { forwarder, mut child, pid } = if self.isolate {
-            self.apart(hidden, parts, &say, &outfit).await?
+            self.apart(hidden, parts, &outfit).await?
         } else {
-            self.beside(home, parts, &say, &outfit).await?
+            self.beside(home, parts, &outfit).await?
         };
         let ended = tokio::select! {
             ended = child.wait() => ended,
@@ -118,9 +121,9 @@ impl Run {
     }
 
     /// The command in the machine's own network, with the home hidden where that is possible.
-    async fn beside(&self, home: &Home, parts: Parts, say: &[String], outfit: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn beside(&self, home: &Home, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
-        let mut command = self.child(home, say)?;
+        let mut command = self.child(home, outfit)?;
         command.envs(outfit.variables(&forwarder));
         for name in UNSET {
             command.env_remove(name);
@@ -132,17 +135,11 @@ impl Run {
 
     /// The command in namespaces of its own, from which only the forwarder can be reached.
     #[cfg(target_os = "linux")]
-    async fn apart(
-        &self,
-        hidden: Vec<PathBuf>,
-        mut parts: Parts,
-        say: &[String],
-        outfit: &Outfit<'_>,
-    ) -> Result<Running, Failure> {
+    async fn apart(&self, hidden: Vec<PathBuf>, mut parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         let failed = |error: io::Error| Failure::of(&error);
         let door = Door::open(outfit.bundle.folder(), hidden).map_err(failed)?;
         let own = std::env::current_exe().map_err(failed)?;
-        let command = isolate::command(&own, door.folder(), say, &self.command);
+        let command = isolate::command(&own, door.folder(), outfit.core, outfit.say, &self.command);
         let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
         let guest = tokio::select! {
             guest = door.meet() => guest.map_err(failed)?,
@@ -158,7 +155,7 @@ impl Run {
 
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unused_async, reason = "as on Linux")]
-    async fn apart(&self, _: Vec<PathBuf>, _: Parts, _: &[String], _: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn apart(&self, _: Vec<PathBuf>, _: Parts, _: &Outfit<'_>) -> Result<Running, Failure> {
         Err(Failure::new("--isolate needs Linux").hint("without it the command may go past the proxy".to_owned()))
     }
 
@@ -216,15 +213,18 @@ impl Run {
     }
 
     /// This program again, which hides the home and then becomes the command.
-    fn child(&self, home: &Home, say: &[String]) -> Result<Command, Failure> {
+    fn child(&self, home: &Home, outfit: &Outfit<'_>) -> Result<Command, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::of(&error))?;
         let mut command = Command::new(own);
         command.arg(CHILD);
         if home.dir().exists() {
             command.arg("--hide").arg(home.dir());
         }
-        for line in say {
+        for line in outfit.say {
             command.arg("--say").arg(line);
+        }
+        if let Some(core) = outfit.core {
+            command.args(["--core", &core.to_string()]);
         }
         command.arg("--").args(&self.command);
         Ok(command)
@@ -235,6 +235,10 @@ impl Run {
 struct Outfit<'a> {
     bundle: &'a Bundle,
     services: &'a [&'a Service],
+    /// What is said on stderr before it starts.
+    say: &'a [String],
+    /// How large its core may be.
+    core: Option<u64>,
 }
 
 impl Outfit<'_> {
@@ -252,12 +256,6 @@ struct Running {
     child: tokio::process::Child,
     /// The command's own number, for signals.
     pid: u32,
-}
-
-/// Keeps other processes of this user, the command among them, from reading this one's memory.
-fn conceal() {
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 fn warn(line: &str) {

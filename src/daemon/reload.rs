@@ -64,6 +64,8 @@ impl Reload {
             tracing::warn!(secret = name.as_str(), "a service's secret is not in the store");
         }
         self.proxy.live.replace(next);
+        // The secrets may have new places.
+        let _ = crate::process::lock_memory();
         self.config = config;
         Ok(())
     }

@@ -113,6 +113,10 @@ impl Daemon {
         let snapshot = Snapshot::first(parts)?;
         let ca = Ca::load(home)?;
         let leaves = LeafCache::new(ca.certificate_pem(), ca.key_pem())?;
+        // Every secret that will stay has been read and has its place.
+        if !crate::process::lock_memory() {
+            tracing::info!("what is in memory may reach swap: this user may not lock it");
+        }
         let Bound { main, admin, socket } = Bound::bind(home, &config, serve).await?;
         let journal = Journal::open(&config.journal_dir, config.journal)?;
         let own: Vec<SocketAddr> = [&main, &admin].into_iter().flatten().filter_map(Listener::local_address).collect();

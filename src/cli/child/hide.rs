@@ -19,6 +19,9 @@ pub(in crate::cli) struct Become {
     /// What to say on stderr before the command starts.
     #[arg(long)]
     say: Vec<String>,
+    /// How large a core of the command may be.
+    #[arg(long)]
+    core: Option<u64>,
     /// Says on standard input when the process whose number this is waits for its user map.
     #[arg(long)]
     map: Option<u32>,
@@ -44,6 +47,7 @@ impl Become {
                 say(&format!("warning: the agent can read {home} and the keys in it: {why}"));
             }
         }
+        self.core.into_iter().for_each(crate::process::allow_core);
         self.say.iter().for_each(|line| say(line));
         let Some((program, arguments)) = self.command.split_first() else { return ExitCode::from(2) };
         let error = Command::new(program).args(arguments).exec();

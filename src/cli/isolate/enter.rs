@@ -25,6 +25,7 @@ pub(super) fn enter(this: &Isolated) -> Result<ExitCode, Refused> {
     drop(listener);
     filter::apply()?;
     SigSet::empty().thread_set_mask().map_err(|error| Refused::of("signals", error))?;
+    this.core.into_iter().for_each(crate::process::allow_core);
     this.say.iter().for_each(|line| hide::say(line));
     let Some((program, arguments)) = this.command.split_first() else { return Ok(ExitCode::from(2)) };
     let mut command = Command::new(program);

@@ -30,6 +30,7 @@ pub(super) fn leave(this: &Isolated) -> Result<ExitCode, Refused> {
         folder: this.folder.clone(),
         user: own.then_some(user.as_raw()),
         group: own.then_some(group.as_raw()),
+        core: this.core,
         say: this.say.clone(),
         command: this.command.clone(),
     }

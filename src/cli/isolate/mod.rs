@@ -25,7 +25,7 @@ pub(super) mod trial;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use refused::Refused;
@@ -41,6 +41,9 @@ pub(super) struct Isolated {
     user: Option<u32>,
     #[arg(long, requires = "user")]
     group: Option<u32>,
+    /// How large a core of the command may be.
+    #[arg(long)]
+    core: Option<u64>,
     /// What to say on stderr before the command starts.
     #[arg(long)]
     say: Vec<String>,
@@ -81,21 +84,26 @@ impl Isolated {
         if let (Some(user), Some(group)) = (self.user, self.group) {
             command.args(["--user", &user.to_string(), "--group", &group.to_string()]);
         }
-        for line in &self.say {
-            command.arg("--say").arg(line);
-        }
-        command.arg("--").args(&self.command);
+        with_rest(&mut command, self.core, &self.say, &self.command);
         command
     }
 }
 
 /// The command that `capctl run` starts: the first stage.
-pub(super) fn command(program: &std::path::Path, folder: &std::path::Path, say: &[String], of: &[OsString]) -> Command {
+pub(super) fn command(program: &Path, folder: &Path, core: Option<u64>, say: &[String], of: &[OsString]) -> Command {
     let mut command = Command::new(program);
     command.args([super::ISOLATED, "leave"]).arg(folder);
+    with_rest(&mut command, core, say, of);
+    command
+}
+
+/// What every stage passes to the next.
+fn with_rest(command: &mut Command, core: Option<u64>, say: &[String], of: &[OsString]) {
+    if let Some(core) = core {
+        command.args(["--core", &core.to_string()]);
+    }
     for line in say {
         command.arg("--say").arg(line);
     }
     command.arg("--").args(of);
-    command
 }

@@ -82,7 +82,7 @@ pub(in crate::cli) fn isolate() -> Result<(), (String, Option<String>)> {
 async fn attempt() -> io::Result<(bool, String)> {
     let folder = tempfile::tempdir()?;
     let door = Door::open(folder.path(), Vec::new())?;
-    let mut command = super::command(&std::env::current_exe()?, door.folder(), &[], &["true".into()]);
+    let mut command = super::command(&std::env::current_exe()?, door.folder(), None, &[], &["true".into()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).current_dir(Path::new("/"));
     let mut command = tokio::process::Command::from(command);
     let child = command.kill_on_drop(true).spawn()?;
