@@ -31,21 +31,22 @@ impl Chain {
     /// Starts a chain in a file that must not exist yet.
     pub(super) fn create(dir: &Path, stem: &str, durability: Durability, rotate_bytes: u64) -> io::Result<Self> {
         let file = new_file(&files::path(dir, stem, 0))?;
-        if durability == Durability::Disk {
+        if durability.is_synced() {
             File::open(dir)?.sync_all()?;
         }
         let (dir, stem) = (dir.to_owned(), stem.to_owned());
         Ok(Self { dir, stem, index: 0, file, offset: 0, head: [0; 32], lines: 0, durability, rotate_bytes })
     }
 
-    /// Opens a dead process's chain where its last whole line ends; what is torn after it is cut off.
+    /// Opens a dead process's chain where its last whole line ends. What is torn after it stays until
+    /// [`Self::append_last`], so that a recovery which is cut off itself still finds it.
     ///
     /// Also returns the lines of the last `tail_bytes` of the chain, in which a line may already be that a ring still
-    /// holds.
-    pub(super) fn resume(dir: &Path, stem: &str, tail_bytes: u64) -> io::Result<(Self, Vec<u8>)> {
+    /// holds, and how many bytes are torn.
+    pub(super) fn resume(dir: &Path, stem: &str, tail_bytes: u64) -> io::Result<(Self, Vec<u8>, u64)> {
         let found = files::of_chain(dir, stem)?;
         let Some(last) = found.last() else {
-            return Ok((Self::create(dir, stem, Durability::Disk, u64::MAX)?, Vec::new()));
+            return Ok((Self::create(dir, stem, Durability::Disk, u64::MAX)?, Vec::new(), 0));
         };
         let mut tail = Vec::new();
         for file in found.iter().rev() {
@@ -57,12 +58,12 @@ impl Chain {
             before.append(&mut tail);
             tail = before;
         }
-        let file = OpenOptions::new().read(true).write(true).open(&last.path)?;
+        let file = open_file(&last.path)?;
         let length = file.metadata()?.len();
-        let torn = tail.iter().rev().take_while(|&&byte| byte != b'\n').count() as u64;
-        let offset = length.saturating_sub(torn);
-        file.set_len(offset)?;
-        tail.truncate(tail.len() - usize::try_from(torn.min(length)).unwrap_or(0));
+        // A torn line is in the last file: a file is full before the next one begins.
+        let torn = (tail.iter().rev().take_while(|&&byte| byte != b'\n').count() as u64).min(length);
+        let offset = length - torn;
+        tail.truncate(tail.len() - usize::try_from(torn).unwrap_or(0));
         let head = last_head(&tail);
         let chain = Self {
             dir: dir.to_owned(),
@@ -75,7 +76,14 @@ impl Chain {
             durability: Durability::Disk,
             rotate_bytes: u64::MAX,
         };
-        Ok((chain, tail))
+        Ok((chain, tail, torn))
+    }
+
+    /// Appends what a recovery has for a chain, in place of what was torn, and waits until all of it is on the disk.
+    pub(super) fn append_last(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.append(lines)?;
+        self.file.set_len(self.offset)?;
+        self.sync()
     }
 
     /// Appends whole lines, all of them or none. On an error the same call can be made again.
@@ -83,12 +91,11 @@ impl Chain {
         if self.offset >= self.rotate_bytes || !self.in_place()? {
             self.next_file()?;
         }
-        let written = self.file.write_all_at(lines, self.offset).and_then(|()| match self.durability {
-            Durability::Kernel => Ok(()),
-            // After a failed sync the kernel may drop what was written: then the lines are written again, not only
-            // synced again.
-            Durability::Disk => self.file.sync_data(),
-        });
+        // After a failed sync the kernel may drop what was written: then the lines are written again, not only synced
+        // again.
+        let is_synced = self.durability.is_synced();
+        let sync = |()| if is_synced { self.file.sync_data() } else { Ok(()) };
+        let written = self.file.write_all_at(lines, self.offset).and_then(sync);
         if let Err(error) = written {
             // If this fails too, the next try overwrites what is torn, or recovery cuts it.
             let _ = self.file.set_len(self.offset);
@@ -99,9 +106,14 @@ impl Chain {
     }
 
     /// Waits until everything is on the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         File::open(&self.dir)?.sync_all()
+    }
+
+    /// `START-PID`.
+    pub(super) fn stem(&self) -> &str {
+        &self.stem
     }
 
     /// Removes a chain that never got a line.
@@ -114,7 +126,7 @@ impl Chain {
 
     /// Goes on in the next file of the chain; its first line points back to the last of this one.
     fn next_file(&mut self) -> io::Result<()> {
-        if self.durability == Durability::Disk {
+        if self.durability.is_synced() {
             self.file.sync_data()?;
         }
         let mut index = self.index;
@@ -125,7 +137,7 @@ impl Chain {
                 made => break made?,
             }
         };
-        if self.durability == Durability::Disk
+        if self.durability.is_synced()
             && let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all())
         {
             // Else every further try would leave an empty file.
@@ -172,6 +184,17 @@ fn wide(count: impl Into<u64>) -> u64 {
 
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// A file of a chain is where it seems to be: no link leads a recovery elsewhere.
+fn open_file(path: &Path) -> io::Result<File> {
+    let no_link = nix::libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).write(true).custom_flags(no_link).open(path)
+}
+
+/// Whether a chain's file ends in half a line.
+pub(super) fn is_torn(path: &Path) -> io::Result<bool> {
+    Ok(read_end(path, 1)?.last().is_some_and(|&byte| byte != b'\n'))
 }
 
 /// The last `bytes_max` bytes of a file.

@@ -12,6 +12,18 @@ use super::record::{Ended, Recorded};
 /// The SHA-256 of the line before; of the first line, zeros.
 pub(super) type Head = [u8; 32];
 
+/// What a recovery met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repair {
+    /// The chain's end was half a line.
+    TornLine { bytes: u64 },
+    /// The ring's file was shorter than it was made.
+    RingCut { slots: u64 },
+}
+
+/// How every line of a repair reads after its id.
+pub(super) const IS_REPAIR: &[u8] = b"\"event\":\"repair\"";
+
 const NO_IDENTITY: &str = r#""user":null,"chain":null,"capability":null,"proof":null"#;
 
 /// Appends the line of a request or tunnel, with its newline, and returns the new head.
@@ -68,6 +80,29 @@ pub(super) fn auth(out: &mut Vec<u8>, id: Ulid, failures: &Failures, prev: &Head
     json::number(out, Some(failures.count));
     member(out, "client");
     json::optional(out, failures.client.as_deref());
+    close(out, start, prev)
+}
+
+/// Appends the line that says what a recovery could not keep.
+pub(super) fn repair(out: &mut Vec<u8>, id: Ulid, time_ms: u64, repair: Repair, prev: &Head) -> Head {
+    let start = out.len();
+    opening(out, time_ms, id, "repair", "aborted", None);
+    out.push(b',');
+    out.extend_from_slice(NO_IDENTITY.as_bytes());
+    for name in ["service", "operation", "action", "method", "host", "port", "path", "credential", "status"] {
+        member(out, name);
+        out.extend_from_slice(b"null");
+    }
+    let (note, count) = match repair {
+        Repair::TornLine { bytes } => ("a torn last line was cut off: bytes", bytes),
+        Repair::RingCut { slots } => ("the ring was cut short, what it held there is lost: places", slots),
+    };
+    member(out, "note");
+    json::string(out, note);
+    member(out, "count");
+    json::number(out, Some(count));
+    member(out, "client");
+    json::optional(out, None);
     close(out, start, prev)
 }
 

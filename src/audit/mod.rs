@@ -21,6 +21,7 @@ mod record;
 mod recover;
 mod ring;
 mod search;
+mod settle;
 mod tail;
 mod verify;
 mod writer;
@@ -30,5 +31,6 @@ pub use journal::{Durability, Entry, Health, Journal, JournalError, JournalOptio
 pub use record::{Ending, Event, Identity, IdentityHop, Intent, Outcome};
 pub use recover::{Recovery, recover};
 pub use search::{Filter, Search, SearchError, search};
+pub use settle::Settle;
 pub use tail::Tail;
 pub use verify::{ChainReport, Problem, ProblemKind, Report, verify};

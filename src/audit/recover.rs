@@ -2,20 +2,23 @@
 //!
 //! A ring whose lock nobody holds belongs to a dead process. What it holds and the chain does not have yet is appended:
 //! finished entries with their outcomes, then the others as `aborted`. A line may be in both when the process died
-//! between writing it and freeing its slot; ids tell.
+//! between writing it and freeing its slot; ids tell. What cannot be kept, a torn last line or a part of the ring that
+//! is gone, leaves a line of its own (`event` is `repair`). A ring of another version is left for that version.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::chain::Chain;
+use super::chain::{Chain, is_torn};
 use super::files::{self, LINE_BYTES_MAX};
-use super::line;
+use super::line::{self, Repair};
 use super::record::Ended;
-use super::ring::Remains;
+use super::ring::{Found, Remains};
 use super::writer::BATCH_BYTES_MAX;
-use crate::store::{StoreError, private};
+use crate::clock::UnixSeconds;
+use crate::store::{StoreError, private, random};
 
 /// Of a chain's end, so much can be in the ring as well: one batch, of which the last entry may exceed the limit, and
 /// what of it was torn. What an interrupted recovery wrote comes on top.
@@ -50,6 +53,7 @@ pub fn recover(dir: &Path) -> Result<Recovery, StoreError> {
 /// [`recover`], for who has the folder's lock.
 pub(super) fn all(dir: &Path) -> io::Result<Recovery> {
     let mut total = Recovery::default();
+    let mut with_ring = HashSet::new();
     for (stem, path) in files::rings(dir)? {
         match one(dir, &stem, &path) {
             Ok(Some(done)) => {
@@ -61,12 +65,36 @@ pub(super) fn all(dir: &Path) -> io::Result<Recovery> {
             // Kept for the next time: a full disk now must not cost the lines.
             Err(error) => tracing::error!(chain = stem, %error, "the journal of a dead process is still incomplete"),
         }
+        with_ring.insert(stem);
     }
+    mend_torn(dir, &with_ring)?;
     Ok(total)
 }
 
+/// After a power cut a chain can be torn whose ring is gone.
+fn mend_torn(dir: &Path, with_ring: &HashSet<String>) -> io::Result<()> {
+    let files = files::list(dir)?;
+    for chain in files.chunk_by(|one, next| one.stem == next.stem) {
+        let Some(last) = chain.last().filter(|file| !with_ring.contains(&file.stem)) else { continue };
+        let mended = is_torn(&last.path).and_then(|torn| {
+            if !torn {
+                return Ok(());
+            }
+            let (mut chain, _, bytes) = Chain::resume(dir, &last.stem, OVERLAP_BYTES)?;
+            let mut lines = Vec::new();
+            note(&mut lines, &mut chain, Repair::TornLine { bytes })?;
+            chain.append_last(&lines)
+        });
+        if let Err(error) = mended {
+            tracing::error!(chain = last.stem, %error, "a torn line is still there");
+        }
+    }
+    Ok(())
+}
+
 fn one(dir: &Path, stem: &str, ring_path: &Path) -> io::Result<Option<Recovery>> {
-    let file = OpenOptions::new().read(true).write(true).open(ring_path)?;
+    let no_link = nix::libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(no_link).open(ring_path)?;
     match file.try_lock() {
         Ok(()) => {}
         // Its process lives.
@@ -74,21 +102,30 @@ fn one(dir: &Path, stem: &str, ring_path: &Path) -> io::Result<Option<Recovery>>
         Err(fs::TryLockError::Error(error)) => return Err(error),
     }
     let mut done = Recovery { processes: 1, ..Recovery::default() };
-    if let Some(remains) = Remains::open(&file)? {
-        let same_boot = remains.boot == boot_id() && remains.boot != 0;
-        complete(dir, stem, &remains, same_boot, &mut done)?;
+    match Remains::open(&file)? {
+        Found::NeverMade => {}
+        Found::Strange => {
+            return Err(io::Error::other(
+                "its ring is of another version, or damaged: let the version that wrote it complete it, or remove it",
+            ));
+        }
+        Found::Remains(remains) => complete(dir, stem, &remains, &mut done)?,
     }
     fs::remove_file(ring_path)?;
     Ok(Some(done))
 }
 
-fn complete(dir: &Path, stem: &str, remains: &Remains, same_boot: bool, done: &mut Recovery) -> io::Result<()> {
+fn complete(dir: &Path, stem: &str, remains: &Remains, done: &mut Recovery) -> io::Result<()> {
+    let same_boot = remains.boot == boot_id() && remains.boot != 0;
     let entries = remains.entries();
     let again: usize = entries.iter().map(|(intent, _)| intent.line_bytes_max()).sum();
     let overlap = if same_boot { OVERLAP_BYTES + again as u64 } else { OVERLAP_BYTES_MAX };
-    let (mut chain, tail) = Chain::resume(dir, stem, overlap)?;
+    let (mut chain, tail, torn) = Chain::resume(dir, stem, overlap)?;
     let written: HashSet<u128> = tail.split(|&byte| byte == b'\n').filter_map(id_of).collect();
     let mut lines = Vec::new();
+    if torn > 0 {
+        note(&mut lines, &mut chain, Repair::TornLine { bytes: torn })?;
+    }
     for (intent, ended) in entries {
         if written.contains(&intent.id) {
             continue;
@@ -97,10 +134,21 @@ fn complete(dir: &Path, stem: &str, remains: &Remains, same_boot: bool, done: &m
         done.lines += 1;
         chain.head = line::entry(&mut lines, &intent, &ended.unwrap_or(Ended::aborted(None)), &chain.head);
     }
+    if remains.slots_missing > 0 {
+        note(&mut lines, &mut chain, Repair::RingCut { slots: remains.slots_missing.into() })?;
+    }
     // All in one, or nothing: what is written of a failed try is cut off again.
-    chain.append(&lines)?;
-    chain.sync()?;
+    chain.append_last(&lines)?;
     chain.remove_if_empty();
+    Ok(())
+}
+
+/// Whoever reads the chain later learns what was not there to be kept.
+fn note(lines: &mut Vec<u8>, chain: &mut Chain, repair: Repair) -> io::Result<()> {
+    let now_ms = UnixSeconds::now().get().saturating_mul(1000);
+    let id = random::id(now_ms).map_err(io::Error::other)?;
+    tracing::warn!(chain = chain.stem(), ?repair, "the journal of a dead process was repaired");
+    chain.head = line::repair(lines, id, now_ms, repair, &chain.head);
     Ok(())
 }
 

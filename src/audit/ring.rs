@@ -139,6 +139,16 @@ impl Class {
         None
     }
 
+    /// Of the claimed slots in a word of 64, those whose intent is whole.
+    fn begun(&self, ring: &Ring, group: usize, claimed: u64) -> u64 {
+        let slot = |bit: usize| self.first_slot + u32::try_from(group * 64 + bit).unwrap_or(u32::MAX);
+        let is_begun = |bit: &usize| {
+            let is_claimed = claimed >> bit & 1 == 1 && group * 64 + bit < self.slots;
+            is_claimed && ring.slot(slot(*bit)).first().is_some_and(|state| state.load(Ordering::Acquire) != FREE)
+        };
+        if claimed == 0 { 0 } else { (0..64).filter(is_begun).fold(0, |begun, bit| begun | 1 << bit) }
+    }
+
     fn release(&self, slot: usize) {
         if let Some(word) = self.taken.get(slot / 64) {
             word.fetch_and(!(1 << (slot % 64)), Ordering::Release);
@@ -263,6 +273,24 @@ impl Ring {
         self.classes.iter().map(taken).sum()
     }
 
+    /// Whether entries are begun that were not in `known`, a bit for each slot, which is brought up to date.
+    pub(super) fn has_begun(&self, known: &mut Vec<u64>) -> bool {
+        let (mut changed, mut place) = (false, 0);
+        for class in &self.classes {
+            for (group, word) in class.taken.iter().enumerate() {
+                let begun = class.begun(self, group, word.load(Ordering::Acquire));
+                if place == known.len() {
+                    known.push(0);
+                }
+                if let Some(known) = known.get_mut(place) {
+                    changed |= begun & !std::mem::replace(known, begun) != 0;
+                }
+                place += 1;
+            }
+        }
+        changed
+    }
+
     /// How many entries are finished and have no line yet.
     pub(super) fn finished(&self) -> u64 {
         let written = self.written.0.load(Ordering::Acquire);
@@ -281,10 +309,19 @@ impl Ring {
     }
 
     fn slot(&self, slot: u32) -> &[AtomicU64] {
+        &self.mapping.words()[self.place(slot)]
+    }
+
+    /// Whether the file is long enough for a slot.
+    fn has(&self, slot: u32) -> bool {
+        self.place(slot).end <= self.mapping.words().len()
+    }
+
+    fn place(&self, slot: u32) -> std::ops::Range<usize> {
         let [small, large] = &self.classes;
         let class = if slot < large.first_slot { small } else { large };
         let first = class.first_word + (slot - class.first_slot) as usize * class.slot_words;
-        &self.mapping.words()[first..first + class.slot_words]
+        first..first + class.slot_words
     }
 }
 
@@ -294,34 +331,49 @@ pub(super) struct Remains {
     slots: u32,
     /// The machine's boot at which the process ran.
     pub(super) boot: u128,
+    /// Slots whose place in the file is gone: it was cut short.
+    pub(super) slots_missing: u32,
+}
+
+/// What a file that is named like a ring turned out to be.
+pub(super) enum Found {
+    /// Never completely made, so that nothing was begun in it.
+    NeverMade,
+    /// Of another version, or not a ring: what it holds is not ours to drop.
+    Strange,
+    Remains(Box<Remains>),
 }
 
 impl Remains {
-    /// Opens a ring that nobody uses. `None` when it was never completely made, so that nothing was begun in it.
-    pub(super) fn open(file: &File) -> io::Result<Option<Self>> {
-        let bytes = file.metadata()?.len();
-        if bytes < (HEADER_WORDS * size_of::<u64>()) as u64 {
-            return Ok(None);
+    /// Opens a ring that nobody uses.
+    pub(super) fn open(file: &File) -> io::Result<Found> {
+        if file.metadata()?.len() < size_of::<u64>() as u64 {
+            return Ok(Found::NeverMade);
         }
         let mapping = Mapping::of(file)?;
         let mut head = mapping.words().iter().map(|word| word.load(Ordering::Acquire));
         let mut next = || head.next().unwrap_or(0);
         let (magic, small, large, low, high) = (next(), next(), next(), next(), next());
+        if magic == 0 {
+            return Ok(Found::NeverMade);
+        }
         let count = |slots: u64| usize::try_from(slots).ok().filter(|slots| *slots <= 1 << 20);
-        let (Some(small), Some(large)) = (count(small), count(large)) else { return Ok(None) };
-        let shape = Shape { small, large };
-        if magic != MAGIC || small == 0 || shape.words() != mapping.words().len() {
-            return Ok(None);
+        let (Some(small), Some(large)) = (count(small), count(large)) else { return Ok(Found::Strange) };
+        if magic != MAGIC || small == 0 {
+            return Ok(Found::Strange);
         }
         let ring = Ring {
             mapping,
-            classes: shape.classes(),
+            classes: Shape { small, large }.classes(),
             completions: Box::new([AtomicU32::new(0)]),
             tickets: OwnLine::default(),
             written: OwnLine::default(),
         };
         let slots = u32::try_from(small + large).unwrap_or(0);
-        Ok(Some(Self { ring, slots, boot: u128::from(high) << 64 | u128::from(low) }))
+        let there = (0..slots).take_while(|slot| ring.has(*slot)).count();
+        let there = u32::try_from(there).unwrap_or(slots);
+        let boot = u128::from(high) << 64 | u128::from(low);
+        Ok(Found::Remains(Box::new(Self { ring, slots: there, boot, slots_missing: slots - there })))
     }
 
     /// The entries without a line, in the order in which they finished; then those that never did, oldest first.

@@ -24,7 +24,7 @@ pub struct Filter {
     pub outcome: Option<String>,
     /// The stable code.
     pub code: Option<String>,
-    /// `request`, `tunnel`, `auth`.
+    /// `request`, `tunnel`, `auth`, `repair`.
     pub event: Option<String>,
     /// The host, in any case.
     pub host: Option<String>,

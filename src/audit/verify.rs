@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use super::files::{self, ChainFile, Lines, Piece};
-use super::line::{Head, sha256};
+use super::line::{Head, IS_REPAIR, sha256};
 
 /// So many problems of one chain are told; one is enough to distrust it.
 const PROBLEMS_MAX: usize = 16;
@@ -35,6 +35,8 @@ pub struct ChainReport {
     pub lines: u64,
     /// The hash of its last line, lower hex; zeros when it has none.
     pub head: String,
+    /// How many of them say what a recovery could not keep (`event` is `repair`).
+    pub repairs: u64,
     /// Its process lives, or died and its last lines wait to be written.
     pub open: bool,
     /// What is wrong, the first problems of it.
@@ -96,6 +98,12 @@ impl Report {
         self.chains.iter().flat_map(|chain| &chain.problems)
     }
 
+    /// How many lines say what a recovery could not keep.
+    #[must_use]
+    pub fn repairs(&self) -> u64 {
+        self.chains.iter().map(|chain| chain.repairs).sum()
+    }
+
     /// How many lines there are in all.
     #[must_use]
     pub fn lines(&self) -> u64 {
@@ -144,6 +152,7 @@ impl Check {
             chain: files.first().map(|file| file.stem.clone()).unwrap_or_default(),
             files: files.iter().map(|file| file.path.clone()).collect(),
             lines: 0,
+            repairs: 0,
             head: String::new(),
             open,
             problems: Vec::new(),
@@ -176,7 +185,7 @@ impl Check {
         let mut lines = Lines::open(&file.path)?;
         loop {
             let at = lines.number + 1;
-            let parts = match lines.next()? {
+            let (parts, is_repair) = match lines.next()? {
                 None => return Ok(()),
                 Some(Piece::Torn) => {
                     if !growing {
@@ -184,9 +193,10 @@ impl Check {
                     }
                     return Ok(());
                 }
-                Some(Piece::Line(line)) => split(line),
+                Some(Piece::Line(line)) => (split(line), is_repair(line)),
             };
             report.lines += 1;
+            report.repairs += u64::from(is_repair);
             let Some(parts) = parts else {
                 report.add(&file.path, at, ProblemKind::NotALine);
                 *head = None;
@@ -210,6 +220,11 @@ impl ChainReport {
             self.problems.push(Problem { file: file.to_owned(), line, kind });
         }
     }
+}
+
+/// Where a line says what it is of, after its time and its id.
+fn is_repair(line: &[u8]) -> bool {
+    line.get(..line.len().min(120)).is_some_and(|head| head.windows(IS_REPAIR.len()).any(|at| at == IS_REPAIR))
 }
 
 /// The links of a line, and whether it hashes to what it says.

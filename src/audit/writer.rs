@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Durability;
 use super::chain::{Chain, is_at};
 use super::journal::{Shared, Unavailable};
 use super::line;
@@ -34,6 +35,9 @@ pub(super) struct Writer {
     /// Entries whose lines are written, or in the batch.
     taken: u64,
     auth_second: UnixSeconds,
+    durability: Durability,
+    /// Which entries were begun when the ring was last synced, a bit for each slot.
+    synced: Vec<u64>,
 }
 
 /// Lines on their way, and the slots that they came from.
@@ -45,8 +49,9 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, chain: Chain) -> Self {
-        Self { shared, chain, batch: Batch::default(), taken: 0, auth_second: UnixSeconds::now() }
+    pub(super) fn new(shared: Arc<Shared>, chain: Chain, durability: Durability) -> Self {
+        let (batch, auth_second, synced) = (Batch::default(), UnixSeconds::now(), Vec::new());
+        Self { shared, chain, batch, taken: 0, auth_second, durability, synced }
     }
 
     pub(super) fn run(mut self) {
@@ -71,6 +76,12 @@ impl Writer {
     }
 
     fn round(&mut self, stop: bool) -> Round {
+        if self.durability.is_synced()
+            && let Err(error) = self.sync_ring()
+        {
+            self.shared.refuse(Some(Unavailable::Failing), &error.to_string());
+            return Round::Failed;
+        }
         let lack = match is_at(&self.shared.ring_file, &self.shared.ring_path) {
             Ok(true) if self.chain.has_room() => None,
             Ok(true) => Some("the disk is full".to_owned()),
@@ -99,6 +110,26 @@ impl Writer {
             None if idle => Round::Idle,
             None => Round::Wrote,
         }
+    }
+
+    /// Brings what was begun since the last time to the disk, and tells who waits for it.
+    ///
+    /// Outcomes that nobody waits for need no sync of the ring: their lines are synced.
+    fn sync_ring(&mut self) -> std::io::Result<()> {
+        let wanted = self.shared.settling.wanted();
+        let begun = self.shared.ring.has_begun(&mut self.synced);
+        if wanted.is_none() && !begun {
+            return Ok(());
+        }
+        let synced = self.shared.ring_file.sync_data();
+        if let Some(asked) = wanted {
+            self.shared.settling.tried(asked, synced.is_ok());
+        }
+        if synced.is_err() {
+            // The kernel may take the pages for clean now: everything is looked at again.
+            self.synced.clear();
+        }
+        synced
     }
 
     /// Fills the batch with what is finished.
@@ -135,6 +166,8 @@ impl Writer {
 
     /// The lines are in the file: their slots are free.
     fn commit(&mut self) {
+        // A slot given back may be taken again before the next look: then nobody can tell the entries apart.
+        self.synced.clear();
         for (nth, slot) in self.batch.slots.drain(..) {
             self.shared.ring.release(nth, slot);
         }
@@ -153,6 +186,16 @@ impl Writer {
             // If it stays, the next process finds it empty and removes it.
             let _ = std::fs::remove_file(&self.shared.ring_path);
             self.chain.remove_if_empty();
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Whoever waits is told; after a panic nothing more is begun, and the next process writes what is in the ring.
+    fn drop(&mut self) {
+        self.shared.settling.give_up();
+        if thread::panicking() {
+            self.shared.refuse(Some(Unavailable::Failing), "the writer's thread panicked: a restart is needed");
         }
     }
 }

@@ -80,8 +80,8 @@ pub(super) struct SearchArgs {
     /// The code of a refusal
     #[arg(long)]
     code: Option<String>,
-    /// request, tunnel or auth
-    #[arg(long, value_parser = ["request", "tunnel", "auth"])]
+    /// request, tunnel, auth or repair
+    #[arg(long, value_parser = ["request", "tunnel", "auth", "repair"])]
     event: Option<String>,
     /// The host
     #[arg(long)]
@@ -132,6 +132,9 @@ fn check(path: &std::path::Path, head: Option<&str>, as_json: bool) -> Result<Ex
             print(format_args!("{}  {} lines  head {}", chain.chain, chain.lines, chain.head))?;
         }
         report.problems().for_each(say);
+    }
+    if report.repairs() > 0 {
+        say(format_args!("{} repairs after a crash: capctl audit search --event repair", report.repairs()));
     }
     if report.is_sound() {
         say(format_args!("{} lines, nothing removed, changed or reordered", report.lines()));

@@ -248,7 +248,8 @@ fn read_journal(top: &mut Table<'_, '_>, home: &Home) -> (PathBuf, JournalOption
         match durability.value {
             "kernel" => options.durability = Durability::Kernel,
             "disk" => options.durability = Durability::Disk,
-            _ => table.problem_at("durability", durability.at, "expected \"kernel\" or \"disk\""),
+            "always" => options.durability = Durability::Always,
+            _ => table.problem_at("durability", durability.at, "expected \"kernel\", \"disk\" or \"always\""),
         }
     }
     if let Some(size) = table.text("rotate") {

@@ -255,6 +255,14 @@ impl Reply {
     pub(super) const fn empty() -> Self {
         Self::Own(None)
     }
+
+    /// True when the outcome is recorded before a byte of this has left.
+    pub(super) fn is_recorded(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Relayed(relay) => relay.is_recorded(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Reply {

@@ -21,6 +21,7 @@ use super::forward::Answered;
 use super::inbound::{Ask, Inbound, Served};
 use super::relay::RECHECK_EVERY;
 use super::respond::{self, Refusal, Style};
+use super::rewrite::Outgoing;
 use super::tunnel::Tunnel;
 use super::view::View;
 use super::{Drain, Proxy};
@@ -42,8 +43,12 @@ pub(super) fn answer(
     guard: Option<Arc<GuardState>>,
     drain: &Drain,
 ) -> impl Future<Output = Response<Reply>> + use<> {
+    let always = tunnel.recorder.waits_for_disk().then(|| Arc::clone(&tunnel));
     let outgoing =
         Inbound::read(tunnel, request, guard.as_deref()).and_then(Inbound::authorize).and_then(Authorized::rewrite);
+    if let Some(tunnel) = always {
+        return Either::Right(Either::Left(answer_from_disk(tunnel, outgoing, guard, drain.clone()).boxed()));
+    }
     let mut outgoing = match outgoing {
         Ok(outgoing) => outgoing,
         Err(refused) => return Either::Right(Either::Right(ready(refused.respond()))),
@@ -52,11 +57,45 @@ pub(super) fn answer(
         (Some(client), Some(guard)) => {
             let drain = drain.clone();
             // Boxed: few requests leave HTTP, and every request's future would be as large as this one.
-            let upgraded = Box::pin(async move { outgoing.upgrade(client, &guard, &drain).await });
-            Either::Right(Either::Left(upgraded.map(|answer| answer.unwrap_or_else(Refused::respond))))
+            let upgraded = async move { outgoing.upgrade(client, &guard, &drain).await };
+            Either::Right(Either::Left(upgraded.map(|answer| answer.unwrap_or_else(Refused::respond)).boxed()))
         }
         _ => Either::Left(outgoing.forward().map(|answer| answer.map_or_else(Refused::respond, Answered::relay))),
     }
+}
+
+/// The same way with two waits for the disk: before the upstream sees the request, and before the agent has the end of
+/// the answer.
+async fn answer_from_disk(
+    tunnel: Arc<Tunnel>,
+    outgoing: Result<Outgoing, Refused>,
+    guard: Option<Arc<GuardState>>,
+    drain: Drain,
+) -> Response<Reply> {
+    let answered = async {
+        let mut outgoing = outgoing?;
+        outgoing.exchange = outgoing.exchange.settled().await?;
+        match (outgoing.upgrade.take(), guard) {
+            (Some(client), Some(guard)) => outgoing.upgrade(client, &guard, &drain).await,
+            _ => outgoing.forward().await.map(Answered::relay),
+        }
+    };
+    let response = answered.await.unwrap_or_else(Refused::respond);
+    // What is whole with its head is held here; of the rest, the last frame is (`relay`).
+    let settle = if response.body().is_recorded() { tunnel.recorder.settle() } else { None };
+    let Some(settle) = settle else { return response };
+    match (settle.await, response.body()) {
+        // What the proxy says itself lets nothing through: it may be said of a disk that fails, too.
+        (Ok(()), _) | (Err(_), Reply::Own(_)) => response,
+        (Err(_), Reply::Relayed(_)) => {
+            let id = tunnel.next_id(unix_ms()).to_string();
+            respond::refusal(&unrecorded(), &id, Style::Problem, response.version())
+        }
+    }
+}
+
+fn unrecorded() -> Refusal {
+    Refusal::new(Code::JournalUnavailable, "the request cannot be recorded, so it is not served")
 }
 
 /// See the module.
@@ -136,8 +175,7 @@ impl Exchange {
         if let Ok(entry) = entry {
             return Ok(exchange(Some(entry)));
         }
-        let refusal = Refusal::new(Code::JournalUnavailable, "the request cannot be recorded, so it is not served");
-        Err(exchange(None).refuse(refusal))
+        Err(exchange(None).refuse(unrecorded()))
     }
 
     /// The exchange that a plain tunnel is.
@@ -262,6 +300,16 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self) {
         self.seen = Instant::now();
         self.upstream_ms = Some(self.elapsed_ms(self.seen));
+    }
+
+    /// Waits until the disk has the intent, where the journal is asked to; only then may the upstream see a byte.
+    pub(super) async fn settled(self: Box<Self>) -> Result<Box<Self>, Refused> {
+        if let Some(settle) = self.tunnel.recorder.settle()
+            && settle.await.is_err()
+        {
+            return Err(self.refuse(unrecorded()));
+        }
+        Ok(self)
     }
 
     /// The answer ended as it should, at the moment that was seen last.

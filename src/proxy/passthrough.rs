@@ -35,7 +35,7 @@ pub(super) struct Opened {
 /// Authorizes the tunnel and dials.
 pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     let mut exchange = Exchange::of_tunnel(Arc::clone(tunnel))?;
-    exchange = exchange.authorized()?;
+    exchange = exchange.authorized()?.settled().await?;
     let view = tunnel.view();
     match tunnel.who.proxy.dialer.tcp(view.snapshot().dial_rules(), &tunnel.target, view.named_exactly()).await {
         Ok(upstream) => {

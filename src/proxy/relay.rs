@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::exchange::Exchange;
 use super::forward::Answered;
 use super::hop;
 use super::view::View;
+use crate::audit::Settle;
 use crate::net::pool::Connection;
 use crate::policy::Code;
 
@@ -50,6 +51,8 @@ pub(crate) struct Relay {
     live: Option<Live>,
     /// The outcome is recorded, the content is out, and the stream has not ended: trailers may follow.
     trailing: bool,
+    /// The last frame of content, held until the disk has the outcome; only where the journal is asked to wait.
+    held: Option<Box<(Settle, Option<Frame<Bytes>>)>>,
     status: StatusCode,
     tick: Option<Pin<Box<Sleep>>>,
 }
@@ -68,9 +71,10 @@ impl Relay {
     ) -> Self {
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, live, trailing: false, status, tick: None };
+        let mut relay = Self { inner, live, trailing: false, held: None, status, tick: None };
         if is_head_alone || relay.has_all_content() {
-            relay.finish();
+            // Whoever sends the head waits for the disk: nothing else is left to hold back.
+            drop(relay.finish());
         }
         relay
     }
@@ -88,15 +92,49 @@ impl Relay {
         now
     }
 
-    /// Records the outcome and gives the connection back.
-    fn finish(&mut self) {
-        let Some(Live { exchange, connection }) = self.live.take() else { return };
+    /// True when the outcome is recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.live.is_none()
+    }
+
+    /// Records the outcome and gives the connection back. What to wait for before the agent may know.
+    fn finish(&mut self) -> Option<Settle> {
+        let Live { exchange, connection } = self.live.take()?;
+        let tunnel = exchange.tunnel.recorder.waits_for_disk().then(|| Arc::clone(&exchange.tunnel));
         if let Some((view, connection)) = connection {
             view.shelf().give(connection);
         }
         self.trailing = !self.inner.is_end_stream();
         self.tick = None;
         exchange.allowed(self.status);
+        tunnel.and_then(|tunnel| tunnel.recorder.settle())
+    }
+
+    /// Lets a frame out, or the end where there is none, once the disk has the outcome.
+    fn hold(
+        &mut self,
+        settle: Option<Settle>,
+        frame: Option<Frame<Bytes>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(settle) = settle else { return Poll::Ready(frame.map(Ok)) };
+        self.held = Some(Box::new((settle, frame)));
+        self.poll_held(cx)
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(held) = &mut self.held else { return Poll::Ready(None) };
+        let (settle, frame) = held.as_mut();
+        let settled = ready!(settle.as_mut().poll(cx));
+        let frame = frame.take();
+        self.held = None;
+        match settled {
+            Ok(()) => Poll::Ready(frame.map(Ok)),
+            Err(unavailable) => {
+                self.trailing = false;
+                Poll::Ready(Some(Err(unavailable.into())))
+            }
+        }
     }
 
     fn cut(&mut self, code: Code, why: Cut) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -115,22 +153,25 @@ impl Relay {
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.held.is_some() {
+            return self.poll_held(cx);
+        }
         if self.live.is_none() {
             return self.poll_trailers(cx);
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => self.pass(frame),
+            Poll::Ready(Some(Ok(frame))) => self.pass(frame, cx),
             Poll::Ready(Some(Err(error))) => self.cut(Code::UpstreamProtocol, error.into()),
             Poll::Ready(None) => {
                 self.see();
-                self.finish();
-                Poll::Ready(None)
+                let settle = self.finish();
+                self.hold(settle, None, cx)
             }
             Poll::Pending => self.poll_tick(cx),
         }
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn pass(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let now = self.see();
         self.tick = None;
         if let Err(code) = self.recheck(now) {
@@ -141,7 +182,8 @@ impl Relay {
             return self.cut(Code::BudgetExhausted, "the budget of bytes is used up".into());
         }
         if self.has_all_content() {
-            self.finish();
+            let settle = self.finish();
+            return self.hold(settle, Some(frame), cx);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -186,7 +228,7 @@ impl Relay {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.live.is_none() && !self.trailing
+        self.live.is_none() && self.held.is_none() && !self.trailing
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

@@ -7,6 +7,7 @@
 mod disk;
 mod kill;
 mod load;
+mod power;
 mod strace;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::PATIENCE;
 use crate::support::client::{clean, program, skip};
 use crate::support::daemon::Daemon;
 
@@ -54,11 +56,19 @@ impl Drop for Injected {
     }
 }
 
+/// The writer's thread, which names itself once it runs.
 fn journal_thread(daemon: &Daemon) -> i32 {
-    let mut threads = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().map(|thread| thread.unwrap());
     let is_journal = |path: &Path| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "journal\n");
-    let found = threads.find(|thread| is_journal(&thread.path())).expect("the journal's thread");
-    found.file_name().to_string_lossy().parse().unwrap()
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut threads =
+            std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().map(|thread| thread.unwrap());
+        if let Some(found) = threads.find(|thread| is_journal(&thread.path())) {
+            return found.file_name().to_string_lossy().parse().unwrap();
+        }
+        assert!(Instant::now() < deadline, "no thread of the journal");
+        std::thread::yield_now();
+    }
 }
 
 /// `command` under strace, with these faults in all its threads, in calls on `paths` alone if there are any.

@@ -21,6 +21,7 @@ enum Meanwhile {
 use Meanwhile::{Refused, Served};
 
 const KERNEL: &str = "[journal]\nrotate = \"64k\"";
+const ALWAYS: &str = "[journal]\nrotate = \"64k\"\ndurability = \"always\"";
 const DISK: &str = "[journal]\nrotate = \"64k\"\ndurability = \"disk\"";
 /// More lines than a file of 64 KiB takes: every fault meets a rotation too.
 const PAST_A_ROTATION: usize = 150;
@@ -45,6 +46,9 @@ const IN_THE_WRITER: &[(&str, &[&str], Meanwhile)] = &[
     (DISK, &["fdatasync:error=EIO", "ftruncate:error=EIO"], Refused),
     (DISK, &["fdatasync:error=EINTR:when=1+2"], Served),
     (DISK, &["fsync:error=EIO"], Refused),
+    (ALWAYS, &["pwrite64:error=EIO"], Refused),
+    (ALWAYS, &["fdatasync:error=EIO"], Refused),
+    (ALWAYS, &["fdatasync:error=EINTR:when=1+2"], Served),
 ];
 
 #[test]
