@@ -127,7 +127,7 @@ fn home(folder: &Path, origin: SocketAddr) -> (Home, String) {
     let home = Home::at(&folder.join("home")).expect("a home");
     home.create().expect("a folder");
     let now = UnixSeconds::now();
-    Ca::create(&home, now).expect("a CA");
+    Ca::create(&home, &[], now).expect("a CA");
     let (root, _) = keys::create_root(&home).expect("a root");
     let config = format!(
         "listen = '127.0.0.1:0'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[upstream]\nextra_ca = '{ca}'\n\

@@ -348,7 +348,7 @@ fn extra_authorities_are_read_and_must_be_certificates() {
     let problem = env.problems("[upstream]\nextra_ca = \"not.pem\"");
     assert!(problem[0].starts_with("narrows.toml:2: `extra_ca` in [upstream]: "), "{problem:?}");
     assert!(env.problems("[upstream]\nextra_ca = \"/dev/zero\"")[0].contains("not a plain file"));
-    narrows::store::ca::Ca::create(&env.home(), narrows::clock::UnixSeconds::now()).expect("a CA");
+    narrows::store::ca::Ca::create(&env.home(), &[], narrows::clock::UnixSeconds::now()).expect("a CA");
     let config = env.load("[upstream]\nextra_ca = [\"ca.pem\", \"ca.pem\"]\nroots = \"ca.pem\"").expect("sound");
     assert!(config.upstream.extra_ca_pem.is_some());
     assert!(matches!(config.upstream.roots, UpstreamRoots::Only(_)));

@@ -29,7 +29,7 @@ impl TestHome {
         let home = Home::at(&folder.path().join("home")).unwrap();
         home.create().unwrap();
         let (root, _) = keys::create_root(&home).unwrap();
-        Ca::create(&home, UnixSeconds::now()).unwrap();
+        Ca::create(&home, &[], UnixSeconds::now()).unwrap();
         let acme = "[[service]]\nname = \"acme\"\ncredential = \"acme-key\"\nhosts = [\"api.acme.test\"]\n\
                     inject = \"Authorization: Bearer {secret}\"\n[[service]]\nname = \"openai\"\ncredential = \"openai\"\n";
         fs::write(home.config(), format!("{}\n{acme}", starter(&root))).unwrap();

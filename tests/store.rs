@@ -282,9 +282,9 @@ fn root_and_ca_are_made_once_and_checked() {
     assert_eq!(keys::create_root(home).expect("the same"), (root, false));
     assert_eq!(keys::read_public(&home.root_public()).expect("read"), root);
 
-    assert!(Ca::create(home, NOW).expect("a CA"));
+    assert!(Ca::create(home, &[], NOW).expect("a CA"));
     let before = fs::read(home.ca_certificate()).expect("a certificate");
-    assert!(!Ca::create(home, NOW).expect("kept"));
+    assert!(!Ca::create(home, &[], NOW).expect("kept"));
     assert_eq!(fs::read(home.ca_certificate()).expect("a certificate"), before);
     assert_eq!((mode(&home.ca_certificate()), mode(&home.ca_key())), (0o644, 0o600));
     let ca = Ca::load(home).expect("loaded");
@@ -304,7 +304,7 @@ fn root_and_ca_are_made_once_and_checked() {
     assert!(matches!(Ca::load(home).map(|_| ()), Err(StoreError::Exposed { .. })));
     fs::remove_file(home.ca_key()).expect("removed");
     assert!(matches!(Ca::load(home).map(|_| ()), Err(StoreError::Missing { .. })));
-    assert!(matches!(Ca::create(home, NOW), Err(StoreError::Ca { .. })));
+    assert!(matches!(Ca::create(home, &[], NOW), Err(StoreError::Ca { .. })));
 }
 
 #[tokio::test]

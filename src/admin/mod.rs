@@ -1,6 +1,11 @@
 //! The operator's listener: is it alive, is it ready, what has it counted.
 //!
+//! Health and counts, which name nobody, are for everybody on this machine; everything else is for who has the home's
+//! token (`capctl admin token`). Nothing is for a page of a website.
+//!
 //! Deliberately absent: anything that changes state, and any name of a person, host or path.
+
+mod caller;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -17,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::net::listener::{Listener, Stream};
 use crate::proxy::{Drain, Proxy};
-use crate::request::Target;
+use crate::store::Home;
 
 /// A whole request must come within this.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -26,8 +31,8 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Readers at once; a monitoring system needs one or two.
 const READERS_MAX: usize = 16;
 
-/// Answers `GET /healthz`, `/readyz` and `/metrics` until the drain is over.
-pub async fn serve(proxy: Arc<Proxy>, listener: Listener, drain: Drain) {
+/// Answers `GET /healthz`, `/readyz`, `/metrics`, and with the token `/status`, until the drain is over.
+pub async fn serve(proxy: Arc<Proxy>, home: Home, listener: Listener, drain: Drain) {
     let readers = Arc::new(tokio::sync::Semaphore::new(READERS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -39,18 +44,18 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, drain: Drain) {
             continue;
         };
         if let Ok(place) = Arc::clone(&readers).try_acquire_owned() {
-            let proxy = Arc::clone(&proxy);
+            let (proxy, home) = (Arc::clone(&proxy), home.clone());
             tokio::spawn(async move {
-                answer_all(proxy, stream).await;
+                answer_all(proxy, home, stream).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn answer_all(proxy: Arc<Proxy>, stream: Stream) {
+async fn answer_all(proxy: Arc<Proxy>, home: Home, stream: Stream) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let response = answer(&proxy, &request);
+        let response = answer(&proxy, &home, &request);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -60,25 +65,48 @@ async fn answer_all(proxy: Arc<Proxy>, stream: Stream) {
     let _ = connection.await;
 }
 
-fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !is_for_us(request) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "this listener answers to an address or localhost\n".to_owned());
+fn answer(proxy: &Proxy, home: &Home, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !caller::names_us(request) {
+        return text(StatusCode::MISDIRECTED_REQUEST, "this listener is localhost, 127.0.0.1 or [::1]\n".to_owned());
+    }
+    if caller::is_of_another_site(request) {
+        return text(StatusCode::FORBIDDEN, "not for a page of another site\n".to_owned());
+    }
+    let path = request.uri().path();
+    let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    if !is_open && !caller::has_token(request, home) {
+        let mut refused = text(StatusCode::UNAUTHORIZED, "capctl admin token prints what to show\n".to_owned());
+        let challenge = HeaderValue::from_static("Bearer realm=\"narrows-admin\"");
+        refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return refused;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, String::new());
     }
-    match request.uri().path() {
+    match path {
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => readiness(proxy),
         "/metrics" => text(StatusCode::OK, metrics(proxy)),
+        "/status" => status(proxy),
         _ => text(StatusCode::NOT_FOUND, String::new()),
     }
 }
 
-/// A page of some website may point a name of its own at us (DNS rebinding): only an address or `localhost` is answered.
-fn is_for_us(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    Target::parse_or(host, 80).is_ok_and(|named| named.host.address().is_some() || named.host.as_str() == "localhost")
+/// What `/metrics` says and a little more, for programs that read JSON.
+fn status(proxy: &Proxy) -> Response<Full<Bytes>> {
+    let health = proxy.journal.health();
+    let body = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "audience": &*proxy.audience,
+        "journal": { "lines": health.lines, "in_flight": health.in_flight, "refusing": health.refusing.map(|why| why.to_string()) },
+        "requests": proxy.metrics.requests().collect::<std::collections::BTreeMap<_, _>>(),
+        "refusals": proxy.metrics.refusals().collect::<std::collections::BTreeMap<_, _>>(),
+        "connections": proxy.metrics.clients(),
+    });
+    let mut response = text(StatusCode::OK, format!("{body:#}\n"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn readiness(proxy: &Proxy) -> Response<Full<Bytes>> {
@@ -117,6 +145,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

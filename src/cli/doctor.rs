@@ -9,7 +9,7 @@ use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
 use crate::net::leaf::LeafCache;
 use crate::request::Host;
-use crate::store::ca::Ca;
+use crate::store::ca::{Ca, Rotation};
 use crate::store::{Home, SecretStore, keys, revoked};
 
 use super::failure::FAILED;
@@ -94,7 +94,11 @@ fn look(home: &Home) -> Vec<Finding> {
     if let Err(error) = home.check() {
         return vec![Finding::wrong("home", error.to_string(), error.hint().or(Some("capctl init".to_owned())))];
     }
-    let mut findings = vec![Finding::good("home", home.dir().display().to_string()), clock(), ca(home), root(home)];
+    let files = match home.check_files() {
+        Ok(()) => Finding::good("home", home.dir().display().to_string()),
+        Err(error) => Finding::wrong("home", error.to_string(), error.hint()),
+    };
+    let mut findings = vec![files, clock(), ca(home), root(home)];
     match Config::load(home) {
         Ok(config) => {
             findings.push(Finding::good("configuration", format!("{} services", config.services.services().len())));
@@ -184,6 +188,14 @@ fn ca(home: &Home) -> Finding {
         leaves.config(&host, UnixSeconds::now())
     });
     match minted {
+        Ok(_) if Ca::rotation(home).is_ok_and(|rotation| rotation == Rotation::Prepared) => Finding::note(
+            "local CA",
+            "signs; the next one waits until clients have the new ca.pem",
+            "capctl ca rotate --switch",
+        ),
+        Ok(_) if Ca::rotation(home).is_ok_and(|rotation| rotation == Rotation::Switched) => {
+            Finding::note("local CA", "signs; the one before is still trusted", "capctl ca rotate --finish")
+        }
         Ok(_) => Finding::good("local CA", format!("signs; clients trust {}", home.ca_certificate().display())),
         Err(error) => Finding::wrong(
             "local CA",

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::clock::UnixSeconds;
 use crate::config;
+use crate::request::Host;
 use crate::store::ca::Ca;
 use crate::store::{Home, keys};
 
@@ -13,13 +14,16 @@ use super::output::{say, shell, write_private};
 /// Makes a home: the local CA, the root key, a configuration with comments. What is there already stays.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Example:\n  capctl init")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Names that the local CA may sign for, each with what is below it; may be repeated. Else all
+    #[arg(long, value_name = "HOST", value_parser = Host::parse)]
+    only: Vec<Host>,
+}
 
 impl Args {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
-        let Self {} = self;
         home.create()?;
-        let new_ca = Ca::create(home, UnixSeconds::now())?;
+        let new_ca = Ca::create(home, &self.only, UnixSeconds::now())?;
         let (root, new_root) = keys::create_root(home)?;
         let new_config = !home.config().exists();
         if new_config {
@@ -27,6 +31,11 @@ impl Args {
         }
         say(format_args!("home           {}", home.dir().display()));
         told("local CA", &home.ca_certificate().display(), new_ca);
+        if !new_ca && !self.only.is_empty() {
+            say(
+                "the local CA was there already and signs for what it signed for; capctl ca rotate --only makes another",
+            );
+        }
         told("root key", &root, new_root);
         told("configuration", &home.config().display(), new_config);
         let flag = if std::env::var_os("NARROWS_HOME").is_some()

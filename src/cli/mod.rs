@@ -3,8 +3,10 @@
 //! stdout is data, stderr is talk. A command says what it did and what to type next; one that fails says what and what
 //! to type. Exit status: 0 done, 1 failed, 2 wrong usage, 3 denied; `run` gives the command's own.
 
+mod admin;
 mod attenuate;
 mod audit;
+mod ca;
 mod capability;
 mod child;
 mod demo;
@@ -82,6 +84,10 @@ enum Verb {
     Revoke(revoke::Args),
     #[command(subcommand)]
     Audit(audit::Verb),
+    #[command(subcommand)]
+    Ca(ca::Verb),
+    #[command(subcommand)]
+    Admin(admin::Verb),
     Doctor(doctor::Args),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -107,6 +113,8 @@ impl Verb {
                 | Self::Prove(_)
                 | Self::Env(_)
                 | Self::Init(_)
+                | Self::Admin(_)
+                | Self::Ca(_)
         )
     }
 }
@@ -142,6 +150,8 @@ impl Capctl {
             Verb::Env(env) => env.run(&home()?),
             Verb::Revoke(args) => args.run(&home()?),
             Verb::Audit(verb) => verb.run(&home()?),
+            Verb::Ca(verb) => verb.run(&home()?),
+            Verb::Admin(verb) => verb.run(&home()?),
             Verb::Doctor(args) => args.run(&home()?),
             Verb::Completions(args) => Ok(args.run(Self::command())),
             Verb::Man(args) => args.run(Self::command()),

@@ -12,6 +12,7 @@ use super::load::{self, LoadError, load_snapshot_parts};
 use crate::config::{Config, changes_needing_restart};
 use crate::proxy::{Drain, Proxy};
 use crate::store::Home;
+use crate::store::ca::Ca;
 use crate::store::watch::Watcher;
 
 /// Follows a home's files for a running proxy.
@@ -20,6 +21,8 @@ pub(super) struct Reload {
     pub(super) proxy: Arc<Proxy>,
     pub(super) config: Arc<Config>,
     pub(super) trusted: Arc<RootCertStore>,
+    /// The certificate of the CA that signs now.
+    pub(super) signs: String,
     pub(super) watcher: Watcher,
 }
 
@@ -33,6 +36,7 @@ impl Reload {
                 () = drain.started() => return,
             }
             self.revocations();
+            self.authority();
             match self.next() {
                 Ok(()) => tracing::info!("the configuration was read again"),
                 Err(error) => report(&error),
@@ -45,6 +49,25 @@ impl Reload {
         match load::revocations(&self.home) {
             Ok(revocations) => self.proxy.live.revoke(revocations),
             Err(error) => tracing::error!(%error, "the revocation list cannot be read: the one before stays"),
+        }
+    }
+
+    /// A rotation may have changed who signs.
+    fn authority(&mut self) {
+        let ca = match Ca::load(&self.home) {
+            Ok(ca) if ca.certificate_pem() == self.signs => return,
+            Ok(ca) => ca,
+            Err(error) => {
+                tracing::error!(%error, "the local CA cannot be read: the one before signs");
+                return;
+            }
+        };
+        match self.proxy.leaves.replace_authority(ca.certificate_pem(), ca.key_pem()) {
+            Ok(()) => {
+                ca.certificate_pem().clone_into(&mut self.signs);
+                tracing::info!("another CA signs now");
+            }
+            Err(error) => tracing::error!(%error, "the local CA cannot be used: the one before signs"),
         }
     }
 
@@ -81,10 +104,12 @@ fn report(error: &LoadError) {
     }
 }
 
-/// The files whose change matters: what the configuration was read from, the store, and the revocations.
+/// The files whose change matters: what the configuration was read from, the store, the revocations and the
+/// local CA.
 pub(super) fn watched(home: &Home, files: &[PathBuf]) -> Vec<PathBuf> {
     let mut paths = files.to_vec();
     paths.extend([home.config(), home.secrets(), home.store_key(), home.revoked(), home.services_dir()]);
+    paths.extend([home.ca_certificate(), home.ca_key()]);
     paths.sort_unstable();
     paths.dedup();
     paths

@@ -102,7 +102,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(home: &Home, serve: Serve) -> Result<Self, StartError> {
-        home.check()?;
+        home.check_files()?;
         // First, so that nothing that changes while the files are read is missed.
         let watcher = Watcher::start(watched(home, &[])).map_err(StartError::Watch)?;
         let config = Arc::new(Config::load(home).map_err(LoadError::Config)?);
@@ -137,9 +137,10 @@ impl Daemon {
             tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, daemon.drain.clone()));
         }
         if let Some(admin) = admin {
-            tokio::spawn(crate::admin::serve(Arc::clone(&proxy), admin, daemon.drain.clone()));
+            tokio::spawn(crate::admin::serve(Arc::clone(&proxy), home.clone(), admin, daemon.drain.clone()));
         }
-        let reload = Reload { home: home.clone(), proxy, config, trusted, watcher };
+        let reload =
+            Reload { home: home.clone(), proxy, config, trusted, signs: ca.certificate_pem().to_owned(), watcher };
         tokio::spawn(reload.run(daemon.drain.clone()));
         Ok(daemon)
     }

@@ -139,11 +139,13 @@ impl Dialer {
         Ok(interleave(six, four).into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
     }
 
-    /// A listener on all addresses is reached by any address of this machine: then both ends are one.
+    /// Where the connection leads in truth: an unspecified address leads to this machine, and a listener on all addresses
+    /// is reached by any of them (then both ends are one).
     fn is_own(&self, stream: &TcpStream) -> bool {
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return true };
         let here = address::unmapped(peer.ip()) == address::unmapped(local.ip());
-        here && self.own.iter().any(|own| own.ip().is_unspecified() && own.port() == peer.port())
+        let any = |own: &SocketAddr| here && own.ip().is_unspecified() && own.port() == peer.port();
+        self.own.iter().any(|own| same_listener(*own, peer) || any(own))
     }
 }
 
@@ -246,12 +248,16 @@ mod tests {
         let (listener, address) = listener().await;
         let rules = DialRules {
             connect_to: HashMap::from([(target("api.test:443"), target(&address.to_string()))]),
-            allow_addresses: vec!["127.0.0.0/8".parse().expect("a net")],
+            allow_addresses: vec!["127.0.0.0/8".parse().expect("a net"), "0.0.0.0/8".parse().expect("a net")],
         };
         for own in [address, SocketAddr::new("0.0.0.0".parse().expect("any"), address.port())] {
             let dialer = dialer(vec![own]);
-            for to in ["api.test:443".to_owned(), address.to_string(), format!("[::ffff:127.0.0.1]:{}", address.port())]
-            {
+            for to in [
+                "api.test:443".to_owned(),
+                address.to_string(),
+                format!("[::ffff:127.0.0.1]:{}", address.port()),
+                format!("0.0.0.0:{}", address.port()),
+            ] {
                 assert!(
                     matches!(dialer.tcp(&rules, &target(&to), true).await, Err(DialError::AddressForbidden)),
                     "{to}"

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -53,12 +54,18 @@ pub enum LeafError {
 
 /// The local CA at work: a bounded cache of TLS server configurations, one per name.
 pub struct LeafCache {
-    issuer: Issuer<'static, KeyPair>,
+    authority: ArcSwap<Authority>,
     leaf_key: KeyPair,
     signing_key: Arc<dyn SigningKey>,
     provider: Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
     leaves: DashMap<Host, Arc<Leaf>>,
+}
+
+/// The CA that signs, and how many were before it.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    generation: u64,
 }
 
 /// One name's place in the cache: filled once, by the first who asks, while the others wait for it.
@@ -71,6 +78,8 @@ struct Leaf {
 struct Minted {
     config: Arc<ServerConfig>,
     renew_at: UnixSeconds,
+    /// Of the CA that signed it.
+    generation: u64,
 }
 
 impl std::fmt::Debug for LeafCache {
@@ -85,14 +94,26 @@ impl LeafCache {
     /// # Errors
     /// [`LeafError::Authority`] when they do not read; [`LeafError::Serve`] when TLS cannot start.
     pub fn new(ca_certificate_pem: &str, ca_key_pem: &str) -> Result<Self, LeafError> {
-        let ca_key = KeyPair::from_pem(ca_key_pem).map_err(LeafError::Authority)?;
-        let issuer = Issuer::from_ca_cert_pem(ca_certificate_pem, ca_key).map_err(LeafError::Authority)?;
+        let issuer = issuer(ca_certificate_pem, ca_key_pem)?;
         let leaf_key = KeyPair::generate().map_err(LeafError::Sign)?;
         let der = PrivateKeyDer::try_from(leaf_key.serialize_der()).map_err(|_| LeafError::Random)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let signing_key = provider.key_provider.load_private_key(der)?;
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Self { issuer, leaf_key, signing_key, provider, ticketer, leaves: DashMap::new() })
+        let authority = ArcSwap::from_pointee(Authority { issuer, generation: 0 });
+        Ok(Self { authority, leaf_key, signing_key, provider, ticketer, leaves: DashMap::new() })
+    }
+
+    /// Has another CA sign from now on; leaves of the one before are served no more.
+    ///
+    /// # Errors
+    /// [`LeafError::Authority`] when it does not read: the one before stays.
+    pub fn replace_authority(&self, ca_certificate_pem: &str, ca_key_pem: &str) -> Result<(), LeafError> {
+        let issuer = issuer(ca_certificate_pem, ca_key_pem)?;
+        let generation = self.authority.load().generation + 1;
+        self.authority.store(Arc::new(Authority { issuer, generation }));
+        self.leaves.clear();
+        Ok(())
     }
 
     /// The TLS configuration that serves `host`, minted if need be: h2 and http/1.1 by ALPN, TLS 1.2
@@ -120,7 +141,8 @@ impl LeafCache {
     fn cached(&self, host: &Host, now: UnixSeconds) -> Option<Minted> {
         let leaf = Arc::clone(&*self.leaves.get(host)?);
         let minted = leaf.made.get()?.clone()?;
-        if now < minted.renew_at {
+        // One that was being made while the CA changed is of the CA before.
+        if now < minted.renew_at && minted.generation == self.authority.load().generation {
             return Some(minted);
         }
         self.leaves.remove_if(host, |_, kept| Arc::ptr_eq(kept, &leaf));
@@ -144,7 +166,8 @@ impl LeafCache {
 
     fn mint(&self, host: &Host, now: UnixSeconds) -> Result<Minted, LeafError> {
         let params = leaf_params(host, now)?;
-        let certificate = params.signed_by(&self.leaf_key, &self.issuer).map_err(LeafError::Sign)?;
+        let authority = self.authority.load();
+        let certificate = params.signed_by(&self.leaf_key, &authority.issuer).map_err(LeafError::Sign)?;
         let certified = CertifiedKey::new(vec![certificate.der().clone()], Arc::clone(&self.signing_key));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
@@ -154,8 +177,14 @@ impl LeafCache {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::clone(&self.ticketer);
         config.send_tls13_tickets = 1;
-        Ok(Minted { config: Arc::new(config), renew_at: now + (LEAF_LIFE_S - LEAF_RENEW_S) })
+        let renew_at = now + (LEAF_LIFE_S - LEAF_RENEW_S);
+        Ok(Minted { config: Arc::new(config), renew_at, generation: authority.generation })
     }
+}
+
+fn issuer(certificate_pem: &str, key_pem: &str) -> Result<Issuer<'static, KeyPair>, LeafError> {
+    let key = KeyPair::from_pem(key_pem).map_err(LeafError::Authority)?;
+    Issuer::from_ca_cert_pem(certificate_pem, key).map_err(LeafError::Authority)
 }
 
 fn leaf_params(host: &Host, now: UnixSeconds) -> Result<CertificateParams, LeafError> {
@@ -254,6 +283,20 @@ mod tests {
         let name = leaf_params(&host("a.test"), now).expect("params");
         assert!(matches!(name.subject_alt_names.as_slice(), [SanType::DnsName(_)]));
         assert_ne!(six.serial_number, name.serial_number);
+    }
+
+    #[test]
+    fn a_new_authority_signs_anew_and_a_bad_one_changes_nothing() {
+        let (cache, other) = (cache(), KeyPair::generate().expect("a key"));
+        let now = UnixSeconds(1_800_000_000);
+        let first = cache.config(&host("api.test"), now).expect("a leaf");
+        assert!(cache.replace_authority("", "").is_err());
+        assert!(Arc::ptr_eq(&first, &cache.config(&host("api.test"), now).expect("a leaf")));
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&other).expect("a CA");
+        cache.replace_authority(&certificate.pem(), &other.serialize_pem()).expect("another CA");
+        assert!(!Arc::ptr_eq(&first, &cache.config(&host("api.test"), now).expect("a leaf")));
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreEr
     sync_folder(path)
 }
 
+/// Moves `from` over `to`, in the same folder.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    std::fs::rename(from, to).map_err(|source| StoreError::io("write", to, source))?;
+    sync_folder(to)
+}
+
 fn written(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, StoreError> {
     let failed = |source| StoreError::io("write", path, source);
     let mut file = tempfile::Builder::new()

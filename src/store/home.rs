@@ -61,6 +61,28 @@ impl Home {
         private::check_folder(&self.dir)
     }
 
+    /// Refuses a home with a private file or folder that others can use, whether or not it will be read.
+    ///
+    /// # Errors
+    /// As [`private::check_private`], for the first such file.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        self.check()?;
+        let present = |path: &PathBuf| path.symlink_metadata().is_ok();
+        let files = [
+            self.config(),
+            self.ca_key(),
+            self.ca_next_key(),
+            self.root_key(),
+            self.secrets(),
+            self.store_key(),
+            self.revoked(),
+            self.admin_token(),
+        ];
+        files.iter().filter(|path| present(path)).try_for_each(|path| private::check_private(path))?;
+        let folders = [self.services_dir(), self.audit_dir()];
+        folders.iter().filter(|path| present(path)).try_for_each(|path| private::check_folder(path))
+    }
+
     /// Keeps other processes from changing the home's files, until the handle is dropped. Waits for its turn.
     ///
     /// # Errors
@@ -129,6 +151,18 @@ impl Home {
     #[must_use]
     pub fn revoked(&self) -> PathBuf {
         self.dir.join("revoked.jsonl")
+    }
+
+    /// `admin.token`, what the operator's listener wants to see.
+    #[must_use]
+    pub fn admin_token(&self) -> PathBuf {
+        self.dir.join("admin.token")
+    }
+
+    /// `ca-next.key`, the key of the CA that a rotation will change to.
+    #[must_use]
+    pub fn ca_next_key(&self) -> PathBuf {
+        self.dir.join("ca-next.key")
     }
 
     /// `services.d/`, services of one's own.

@@ -4,6 +4,7 @@
 //! place. Deliberately absent: policy, the network, and any way to list secrets with their values.
 
 mod atomic;
+pub mod bearer;
 pub mod ca;
 mod error;
 mod home;

@@ -86,7 +86,7 @@ impl TestEnv {
         let env = Self::bare();
         let home = env.store();
         home.create().unwrap();
-        Ca::create(&home, UnixSeconds::now()).unwrap();
+        Ca::create(&home, &[], UnixSeconds::now()).unwrap();
         keys::create_root(&home).unwrap();
         std::fs::write(env.home().join("origin-ca.pem"), env.ca.pem()).unwrap();
         env
@@ -303,6 +303,12 @@ inject = "Authorization: Bearer {secret}""#,
     #[track_caller]
     pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
         self.write_config();
+        Daemon::start(self.narrows(variables))
+    }
+
+    /// Starts the proxy on the configuration that is there, with more variables in its environment.
+    #[track_caller]
+    pub(crate) fn start_as_written_with(&self, variables: &[(&str, &str)]) -> Daemon {
         Daemon::start(self.narrows(variables))
     }
 

@@ -137,7 +137,7 @@ pub(crate) fn home(folder: &Path, at: &Path, origin: SocketAddr) -> anyhow::Resu
     let home = Home::at(at)?;
     home.create()?;
     let now = UnixSeconds::now();
-    Ca::create(&home, now)?;
+    Ca::create(&home, &[], now)?;
     let (root, _) = keys::create_root(&home)?;
     let names = (0..COLD_NAMES).map(cold_name).chain([HOST.to_owned()]);
     let dials: Vec<String> = names.map(|name| format!("'{name}:443' = '{origin}'")).collect();

@@ -160,7 +160,7 @@ fn set_up(folder: &std::path::Path, secret: &str, api: &Api) -> Result<(Home, Co
     let home = Home::at(&folder.join("home"))?;
     home.create()?;
     let (root, _) = keys::create_root(&home)?;
-    Ca::create(&home, UnixSeconds::now())?;
+    Ca::create(&home, &[], UnixSeconds::now())?;
     let name: SecretName = SECRET.parse().map_err(|_| Failure::new("the demo's secret has no name"))?;
     let value = Secret::new(secret.as_bytes().to_vec()).map_err(|error| Failure::of(&error))?;
     SecretStore::new(&home).set(&name, &value)?;

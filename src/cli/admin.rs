@@ -1,0 +1,39 @@
+//! `capctl admin`: the operator's listener.
+
+use std::process::ExitCode;
+
+use crate::store::{Home, bearer};
+
+use super::failure::Failure;
+use super::output::{print_one, say};
+
+/// The operator's listener (`admin` in narrows.toml): its token.
+#[derive(Debug, clap::Subcommand)]
+#[command(
+    before_help = "Example:\n  curl -H \"Authorization: Bearer $(capctl admin token)\" http://127.0.0.1:7081/status"
+)]
+pub(super) enum Verb {
+    /// Prints the token, which is made if there is none
+    #[command(before_help = "Example:\n  capctl admin token --new")]
+    Token {
+        /// Makes a new one; the one before counts no more
+        #[arg(long)]
+        new: bool,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Verb {
+    pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let Self::Token { new, json } = self;
+        home.check()?;
+        let token = if new { bearer::replace(home)? } else { bearer::read_or_make(home)? };
+        print_one("token", &*token, json)?;
+        if new {
+            say("the token before counts no more");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
