@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use narrows::audit::{Ending, Event, Identity, IdentityHop, Intent, Journal, JournalOptions, Outcome};
+use narrows::audit::{Durability, Ending, Event, Identity, IdentityHop, Intent, Journal, JournalOptions, Outcome};
 use narrows::capability::{Algorithm, PrivateKey};
 use narrows::request::ProofKind;
 use tempfile::TempDir;
@@ -164,5 +164,56 @@ fn plain_write(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, entry, plain_write);
+/// A request that waits for the disk where it must: after its intent, and after its outcome.
+async fn durable(journal: &Journal, identity: &Identity, number: u64) {
+    let recorder = journal.recorder();
+    let entry = recorder.begin(&intent(identity, number)).expect("room");
+    if let Some(settle) = recorder.settle() {
+        settle.await.expect("synced");
+    }
+    entry.finish(&OUTCOME);
+    if let Some(settle) = recorder.settle() {
+        settle.await.expect("synced");
+    }
+}
+
+/// What the disk costs: `always` waits twice a request, and requests of the same moment share a wait. In a folder of
+/// `NARROWS_BENCH_DIR` where that is set: a disk's answer is that disk's.
+fn durability(criterion: &mut Criterion) {
+    let identity = identity();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("durability");
+    for (name, durability) in
+        [("kernel", Durability::Kernel), ("disk", Durability::Disk), ("always", Durability::Always)]
+    {
+        for at_once in [1, 32] {
+            let dir = std::env::var_os("NARROWS_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
+            let dir = tempfile::tempdir_in(dir).expect("a folder");
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
+            let options = JournalOptions { durability, ..JournalOptions::default() };
+            let journal = Journal::open(dir.path(), options).expect("a journal");
+            group.throughput(Throughput::Elements(at_once));
+            group.bench_function(format!("{name}, {at_once} at once"), |bench| {
+                bench.iter_custom(|iterations| {
+                    let (mut left, mut spent) = (iterations, Duration::ZERO);
+                    while left > 0 {
+                        let burst = left.min(ROOM / at_once);
+                        let start = Instant::now();
+                        for _ in 0..burst {
+                            let requests = (0..at_once).map(|number| durable(&journal, &identity, number));
+                            runtime.block_on(futures_util::future::join_all(requests));
+                        }
+                        spent += start.elapsed();
+                        assert!(journal.flush(WAIT), "the writer keeps up");
+                        left -= burst;
+                    }
+                    spent
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, entry, plain_write, durability);
 criterion_main!(benches);

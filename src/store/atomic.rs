@@ -4,10 +4,16 @@ use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
 use super::StoreError;
+
+/// How files are called that are not in their place yet.
+const BESIDE: &str = ".narrows-";
+/// Nobody writes for so long at one file.
+const WRITTEN_WITHIN: Duration = Duration::from_hours(1);
 
 /// Puts `bytes` at `path`, in place of what is there. Whoever has the old file open keeps reading the old one.
 ///
@@ -34,8 +40,9 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 fn written(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, StoreError> {
     let failed = |source| StoreError::io("write", path, source);
+    sweep(&folder(path));
     let mut file = tempfile::Builder::new()
-        .prefix(".narrows-")
+        .prefix(BESIDE)
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder(path))
         .map_err(failed)?;
@@ -44,6 +51,18 @@ fn written(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, StoreE
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     Ok(file)
+}
+
+/// Removes what killed writes left behind: a key in there would be a key too many. One that stays is untidy, not wrong.
+fn sweep(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(BESIDE));
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_ours && age().is_some_and(|age| age > WRITTEN_WITHIN) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The rename itself is safe only once the folder is.

@@ -10,10 +10,10 @@ use crate::support::ca::Alpn;
 use crate::{World, is_long};
 
 /// Numbers that look random, from a seed that is printed.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let given = std::env::var("NARROWS_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from_le_bytes(narrows::store::random::bytes().unwrap()));
         eprintln!("NARROWS_FAULTS_SEED={seed}");
@@ -21,7 +21,7 @@ impl Dice {
     }
 
     /// From 0 to below `end` (splitmix64).
-    fn roll(&mut self, end: u64) -> u64 {
+    pub(crate) fn roll(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

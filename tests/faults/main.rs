@@ -4,9 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
+mod clock;
 mod disk;
+mod home;
 mod kill;
 mod load;
+mod panic;
 mod power;
 mod strace;
 #[path = "../support/mod.rs"]

@@ -101,7 +101,8 @@ impl TestEnv {
         env
     }
 
-    fn bare() -> Self {
+    /// No home yet.
+    pub(crate) fn bare() -> Self {
         Self {
             ca: TestCa::new(),
             dir: tempfile::tempdir().unwrap(),
