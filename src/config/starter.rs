@@ -23,7 +23,7 @@ audience = "local"                 # the name that proofs are made for          
 
 # [journal]
 # dir        = "audit"                                           # (restart)
-# durability = "kernel"                                          # or "disk": survives a power cut    (restart)
+# durability = "kernel"                                          # or "disk", "always": power cuts     (restart)
 
 # A built-in service: `capctl service add github` writes this. Without `credential`, the agent's own login passes.
 # [[service]]

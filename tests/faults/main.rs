@@ -1,6 +1,7 @@
 //! Faults against the real daemon: killed under load, refused by the disk, out of room, out of time.
 //!
-//! `tests/faults/run` is the long form (a hundred kills); `cargo test --test faults` the short one.
+//! `tests/faults/run` is the long form (a hundred kills); `cargo test --test faults` the short one. What is promised and
+//! how each promise is attacked: `docs/journal.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
