@@ -7,6 +7,7 @@
 //! - IO: [`store`], [`audit`], [`config`], [`net`]
 //! - the request's way: [`proxy`]
 //! - whoever runs it: [`process`], [`daemon`], [`admin`]; in front of an agent: [`forward`]
+#![warn(clippy::disallowed_types)]
 
 pub mod clock;
 pub mod request;

@@ -1,4 +1,5 @@
 //! Failures to authenticate, counted: one line per client, code and second.
+#![expect(clippy::disallowed_types, reason = "not on the path of a request: counts failures to authenticate")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -3,6 +3,10 @@
 //! Deliberately absent: eviction. A nonce is forgotten when its proof is dead and not before; a tree of capabilities
 //! that uses up its quota is refused, alone. Nothing is remembered of a proof whose chain did not hold, so strangers
 //! cannot fill it.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request inside a tunnel: asked at a CONNECT, or by a request that brings its own proof"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,6 +3,10 @@
 //!
 //! What is cached is true whatever happens later: revocation, budgets and time are judged on every use, and a change of
 //! the roots makes another key.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request inside a tunnel: asked at a CONNECT, or by a request that brings its own proof"
+)]
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

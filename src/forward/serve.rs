@@ -1,4 +1,8 @@
 //! serve: accept, check the password, and hand over to `connect` or `request`.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request inside a tunnel: bounds the connections of the loopback forwarder"
+)]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! All leaves of a process share one fresh key, which is not the CA's: minting is then one signature,
 //! and what serves TLS never holds the key that could sign another name into being. A leaf is asked
 //! for only after authentication, so strangers cannot make the proxy sign.
+#![expect(clippy::disallowed_types, reason = "not on the path of a request: a leaf is asked for once for each tunnel")]
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};

@@ -2,6 +2,10 @@
 //!
 //! An HTTP/2 connection is shared by the requests of one key; an HTTP/1.1 connection is taken out, used
 //! by one request at a time, and given back when its answer has ended. A tunnel looks its shelf up once.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request: a tunnel looks its shelf up once for each snapshot"
+)]
 
 use std::future::Future;
 use std::sync::Arc;

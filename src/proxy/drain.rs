@@ -1,4 +1,8 @@
 //! Going down in good order: no new clients, what runs may end, and at the deadline the rest is cut.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request: polled once for each connection, then only when it calls"
+)]
 
 use std::future::Future;
 use std::pin::Pin;

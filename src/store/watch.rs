@@ -2,6 +2,7 @@
 //!
 //! Looking works on every filesystem, on mounts, and through the swapped links of a mounted ConfigMap, which change
 //! notification does not; a handful of `stat` calls five times a second costs nothing that can be measured.
+#![expect(clippy::disallowed_types, reason = "not on the path of a request: the watcher's thread and whoever reloads")]
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
 //! The demo's API: real TLS and HTTP on this machine, which knows one key and remembers what it was shown.
+#![expect(clippy::disallowed_types, reason = "not on the path of a request through the proxy: the demo's own API")]
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
