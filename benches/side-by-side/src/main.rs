@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what this program is for")]
 
 mod body;
+mod counted;
 mod load;
 mod measure;
 mod origin;
@@ -59,6 +60,10 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Counts user-space instructions under callgrind, and fails where they are not those of the baseline
+    Instructions(counted::Instructions),
+    /// Counts system calls under strace, and fails where a request makes one too many
+    Calls,
     /// One process of the bench
     #[command(hide = true)]
     Part {
@@ -69,10 +74,13 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
-    if let Some(Command::Part { part }) = args.command.take() {
-        return part.play();
-    }
     let cores = Cores::choose()?;
+    match args.command.take() {
+        Some(Command::Part { part }) => return part.play(),
+        Some(Command::Instructions(wanted)) => return wanted.count(cores),
+        Some(Command::Calls) => return counted::calls(cores),
+        None => {}
+    }
     if cores.shared() {
         eprintln!("only one core may be used: everything shares it, and rates and waits say little");
     }

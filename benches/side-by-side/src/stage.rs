@@ -14,7 +14,7 @@ use narrows::capability::{
 use narrows::clock::UnixSeconds;
 use narrows::credential::Secret;
 use narrows::store::{Home, SecretStore, ca::Ca, keys, random};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -81,9 +81,10 @@ pub(crate) fn ca_file(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// The CA of the other proxies, to sign with.
-pub(crate) fn proxy_issuer(folder: &Path) -> anyhow::Result<Issuer<'static, KeyPair>> {
+#[cfg(feature = "hudsucker")]
+pub(crate) fn proxy_issuer(folder: &Path) -> anyhow::Result<rcgen::Issuer<'static, KeyPair>> {
     let key = KeyPair::from_pem(&fs::read_to_string(folder.join("proxy-ca.key"))?)?;
-    Ok(Issuer::from_ca_cert_pem(&fs::read_to_string(ca_file(folder, PROXY))?, key)?)
+    Ok(rcgen::Issuer::from_ca_cert_pem(&fs::read_to_string(ca_file(folder, PROXY))?, key)?)
 }
 
 fn private(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ mod bulk;
 mod events;
 mod fresh;
 mod requests;
-mod route;
+pub(crate) mod route;
 mod tunnels;
 mod window;
 

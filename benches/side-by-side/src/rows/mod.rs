@@ -4,18 +4,21 @@ mod bare;
 mod connect;
 mod connector;
 mod external;
+#[cfg(feature = "hudsucker")]
 mod hudsucker;
 mod narrows;
 pub(crate) mod part;
-mod process;
+pub(crate) mod process;
 mod tunnel;
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
@@ -40,6 +43,7 @@ pub(crate) enum Row {
     /// The same, with an origin that offers HTTP/2
     NarrowsH2,
     /// hudsucker
+    #[cfg(feature = "hudsucker")]
     Hudsucker,
     /// Envoy
     Envoy,
@@ -101,6 +105,11 @@ impl Running {
         self.process.as_ref().map(|process| process.address)
     }
 
+    /// Begins or ends a count.
+    pub(crate) fn mark(&self) -> anyhow::Result<()> {
+        self.process.as_ref().context("nobody to count")?.mark()
+    }
+
     /// What is measured; nothing, when the client talks to the origin itself.
     pub(crate) fn tree(&self) -> Option<Tree> {
         self.process.as_ref().map(|process| process.tree)
@@ -128,6 +137,11 @@ impl Row {
 
     /// Starts a fresh instance.
     pub(crate) fn start(self, stage: &Stage) -> anyhow::Result<Running> {
+        self.start_under(&[], stage)
+    }
+
+    /// The same under a program that counts what it does; for rows that this program plays itself.
+    pub(crate) fn start_under(self, tool: &[OsString], stage: &Stage) -> anyhow::Result<Running> {
         let folder = stage.folder.path();
         let h2 = matches!(self, Self::BareH2 | Self::NarrowsH2);
         // Whoever only carries bytes lets the client choose.
@@ -140,8 +154,9 @@ impl Row {
             Self::Tunnel => vec!["tunnel".into(), to()],
             Self::Bare => vec!["bare".into(), folder.into(), to()],
             Self::BareH2 => vec!["bare".into(), folder.into(), to(), "--h2".into()],
+            #[cfg(feature = "hudsucker")]
             Self::Hudsucker => vec!["hudsucker".into(), folder.into(), to()],
-            Self::Narrows | Self::NarrowsH2 => return start_narrows(stage, running),
+            Self::Narrows | Self::NarrowsH2 => return start_narrows(tool, stage, running),
             Self::Envoy => return start_external(stage, running, external::envoy),
             Self::Squid => {
                 let port = origin.port();
@@ -149,15 +164,15 @@ impl Row {
             }
             Self::Mitmproxy => return start_external(stage, running, external::mitmproxy),
         };
-        Ok(Running { process: Some(part(stage, arguments)?), ..running })
+        Ok(Running { process: Some(part(tool, stage, arguments)?), ..running })
     }
 }
 
-fn start_narrows(stage: &Stage, mut running: Running) -> anyhow::Result<Running> {
+fn start_narrows(tool: &[OsString], stage: &Stage, mut running: Running) -> anyhow::Result<Running> {
     let home = stage.home();
     running.agent = Some(stage::home(stage.folder.path(), &home, running.origin)?);
     running.ca = home.join("ca.pem");
-    running.process = Some(part(stage, vec!["narrows".into(), home.into()])?);
+    running.process = Some(part(tool, stage, vec!["narrows".into(), home.into()])?);
     Ok(running)
 }
 
@@ -172,7 +187,7 @@ fn start_external(
     Ok(running)
 }
 
-fn part(stage: &Stage, mut arguments: Vec<std::ffi::OsString>) -> anyhow::Result<Process> {
+fn part(tool: &[OsString], stage: &Stage, mut arguments: Vec<OsString>) -> anyhow::Result<Process> {
     arguments.insert(0, "part".into());
-    Process::part(stage.cores.proxy, stage.cores, &arguments)
+    Process::part_under(tool, stage.cores.proxy, stage.cores, &arguments)
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use tokio::net::TcpListener;
 
-use super::{bare, hudsucker, narrows, tunnel};
+#[cfg(feature = "hudsucker")]
+use super::hudsucker;
+use super::{bare, narrows, tunnel};
+use crate::counted::capability;
 use crate::origin;
 
 /// What a process of this program is, when it is not the bench itself.
@@ -31,14 +34,35 @@ pub(crate) enum Part {
     /// Narrows on a home
     Narrows { home: PathBuf },
     /// hudsucker
+    #[cfg(feature = "hudsucker")]
     Hudsucker { folder: PathBuf, origin: SocketAddr },
+    /// Authorizes a request of a capability of four blocks so many times between two marks
+    Authorize { times: u64 },
+    /// Verifies a chain of four blocks likewise
+    Verify { times: u64 },
+}
+
+/// What [`mark`] says.
+pub(crate) const MARK: &str = "marked";
+
+/// Begins or ends a count: callgrind writes its counts down before a function of this name, and strace shows the write.
+#[inline(never)]
+pub(crate) fn mark() {
+    println!("{MARK}");
 }
 
 impl Part {
     /// Plays it until standard input ends, which it does when the bench does.
     pub(crate) fn play(self) -> anyhow::Result<()> {
+        match self {
+            Self::Authorize { times } => return capability::authorize(times),
+            Self::Verify { times } => return capability::verify(times),
+            _ => {}
+        }
         std::thread::spawn(|| {
-            let _ = std::io::stdin().read(&mut [0]);
+            while std::io::stdin().read(&mut [0]).is_ok_and(|read| read > 0) {
+                mark();
+            }
             std::process::exit(0);
         });
         // As many threads as there are cores to run on: one, when this process is pinned.
@@ -57,8 +81,9 @@ impl Part {
             Self::Origin { folder, h2 } => origin::serve(&folder, h2, listener).await,
             Self::Tunnel { origin } => tunnel::serve(origin, listener).await,
             Self::Bare { folder, origin, h2 } => bare::serve(&folder, origin, h2, listener).await,
+            #[cfg(feature = "hudsucker")]
             Self::Hudsucker { folder, origin } => hudsucker::serve(&folder, origin, listener).await,
-            Self::Narrows { .. } => Ok(()),
+            Self::Narrows { .. } | Self::Authorize { .. } | Self::Verify { .. } => Ok(()),
         }
     }
 }
