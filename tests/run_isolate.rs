@@ -198,8 +198,10 @@ fn the_forwarder_is_reached_and_nothing_else() {
         let six = TcpListener::bind("[::1]:0").ok();
         let names = UdpSocket::bind("127.0.0.1:0").unwrap();
         names.set_nonblocking(true).unwrap();
+        // Renamed, as ssh does with its own: the kernel's table has the name before.
         let path = place.env.file("agent.sock");
-        let _named = UnixListener::bind(&path).unwrap();
+        let _named = UnixListener::bind(place.env.file("agent.new")).unwrap();
+        std::fs::rename(place.env.file("agent.new"), &path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
         let name = format!("narrows-test-{}", four.local_addr().unwrap().port());
         let _abstract = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -244,6 +246,7 @@ fn what_no_namespace_holds_is_refused() {
         return;
     }
     let place = Place::new();
+    calls(&place);
     // AF_UNIX, AF_INET, AF_NETLINK; then AF_ALG and AF_VSOCK, which know no network namespace.
     let said = place.try_all(&["--isolate"], &["1", "2"].map(|family| format!("family:{family}")));
     all_say(&said, "open", &["family"]);
@@ -255,6 +258,49 @@ fn what_no_namespace_holds_is_refused() {
     place.run(&[], "cat /proc/self/status").succeeded().says("NoNewPrivs:\t0").says("Seccomp:\t0");
 }
 
+/// System calls by number, with arguments that do nothing: what each says inside and without `--isolate`.
+fn calls(place: &Place) {
+    use nix::libc;
+    let Some(python) = support::client::python("") else { return skip("calls", "no Python") };
+    let mut calls = vec![
+        (libc::SYS_keyctl, [0, 0, 0]),
+        (libc::SYS_request_key, [0, 0, 0]),
+        (libc::SYS_add_key, [0, 0, 0]),
+        (libc::SYS_io_uring_setup, [0, 0, 0]),
+        (libc::SYS_ioctl, [-1, 0x5412, 0]),
+        (libc::SYS_ioctl, [-1, 0x541c, 0]),
+        // The upper half of a request is nothing to the kernel.
+        (libc::SYS_ioctl, [-1, 0x1_0000_5412, 0]),
+        (libc::SYS_socket, [40, 1, 0]),
+    ];
+    if cfg!(target_arch = "x86_64") {
+        calls.push((0x4000_0000 + libc::SYS_socket, [2, 1, 40]));
+        calls.push((0x4000_0000 + libc::SYS_socket, [40, 1, 0]));
+        calls.push((0x4000_0000 + 514, [-1, 0x5412, 0]));
+    }
+    let script = calls.iter().fold(
+        "import ctypes\nl = ctypes.CDLL(None, use_errno=True)\n".to_owned(),
+        |script, (call, with)| {
+            let arguments = with.map(|it: i64| format!("ctypes.c_long({it})")).join(", ");
+            script
+                + &format!(
+                    "ctypes.set_errno(0)\nl.syscall(ctypes.c_long({call}), {arguments})\nprint(ctypes.get_errno())\n"
+                )
+        },
+    );
+    let script = format!("{} -c '{script}'", python.display());
+    let said = |options: &[&str]| {
+        let ran = place.run(options, &script).succeeded();
+        ran.stdout.lines().map(|line| line.parse::<i32>().unwrap()).collect::<Vec<_>>()
+    };
+    let (apart, beside) = (said(&["--isolate"]), said(&[]));
+    for ((call, apart), beside) in calls.iter().zip(apart).zip(beside) {
+        let open = *call == (0x4000_0000 + libc::SYS_socket, [2, 1, 40]);
+        assert_eq!(apart == libc::EPERM, !open, "{call:?}: {apart} ({beside} without)");
+        assert_ne!(beside, libc::EPERM, "{call:?}: refused without --isolate too");
+    }
+}
+
 #[test]
 fn nothing_of_it_can_be_undone_from_inside() {
     if !possible("nothing_of_it_can_be_undone_from_inside") {
@@ -264,7 +310,7 @@ fn nothing_of_it_can_be_undone_from_inside() {
         let home = place.env.home().display().to_string();
         let script = format!(
             "umount '{home}'; umount -l '{home}'; umount -l /proc; umount -l /dev; mount -o remount,rw /sys; \
-             mount -o remount,rw /proc/sys; ls -A '{home}'; ls /proc | grep -c '^[0-9]'; ls -d /dev/sd* /dev/vd* /dev/mem; \
+             mount -o remount,rw /proc/sys; unshare -Urm umount -l '{home}'; unshare -Urm ls -A '{home}'; ls -A '{home}'; ls /proc | grep -c '^[0-9]'; ls -d /dev/sd* /dev/vd* /dev/mem; \
              touch /sys/x /proc/sys/x '{home}/x' && echo written; exec 2>&-; \
              echo x > /proc/sysrq-trigger && echo written; echo x > /proc/sys/kernel/core_pattern && echo written; true"
         );
@@ -332,7 +378,13 @@ fn an_open_socket_is_no_way_out() {
     let number = port.local_addr().unwrap().port();
     let Some(bash) = program("bash") else { return skip("an_open_socket_is_no_way_out", "no bash") };
     let capctl = place.programs.join("capctl").display().to_string();
-    for (redirect, code) in [(format!("7<>/dev/tcp/127.0.0.1/{number}"), 1), ("7</dev/null".to_owned(), 0)] {
+    let closed = [
+        format!("7<>/dev/tcp/127.0.0.1/{number}"),
+        "7</".to_owned(),
+        format!("7<{}/ca.key", place.env.home().display()),
+    ];
+    let all = closed.map(|redirect| (redirect, 1)).into_iter().chain([("7</dev/null".to_owned(), 0)]);
+    for (redirect, code) in all {
         let mut shell = clean(&bash);
         shell.env("NARROWS_HOME", place.env.home()).env("HOME", place.env.file(""));
         shell.args(["-c", &format!("exec {redirect}; '{capctl}' run --isolate --allow acme -- echo ran")]);

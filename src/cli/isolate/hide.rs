@@ -108,7 +108,7 @@ fn flag(option: &str) -> Option<MsFlags> {
     })
 }
 
-/// A `/dev` with the harmless ones and this machine's terminals: made aside, then moved over the old one.
+/// A `/dev` with the harmless ones: made aside, then moved over the old one.
 fn devices(folder: &Path) -> Result<(), Refused> {
     let aside = folder.join("dev");
     let make = || -> std::io::Result<()> {
@@ -130,9 +130,16 @@ fn devices(folder: &Path) -> Result<(), Refused> {
         for name in ["pts", "shm"] {
             fs::create_dir(aside.join(name))?;
         }
-        if Path::new("/dev/pts").exists() {
-            mount(Some("/dev/pts"), &aside.join("pts"), NONE, MsFlags::MS_BIND, NONE)?;
-        }
+        // Terminals of its own. Those outside, in which the same user types, are not for it; the one it runs in is
+        // `/dev/tty`.
+        let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        mount(
+            Some("devpts"),
+            &aside.join("pts"),
+            Some("devpts"),
+            terminals,
+            Some("newinstance,ptmxmode=0666,mode=0620"),
+        )?;
         let shared = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("narrows"), &aside.join("shm"), Some("tmpfs"), shared, Some("mode=1777"))?;
         for (name, to) in LINKS {

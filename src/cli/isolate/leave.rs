@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -61,22 +61,24 @@ fn unshared() -> Result<bool, Refused> {
     Ok(true)
 }
 
-/// A socket or a hidden file that is already open would be a way around everything else.
-fn descriptors(hidden: &[std::path::PathBuf]) -> Result<(), Refused> {
+/// What is open already would be a way around everything else: a socket, a hidden file, a folder of the file system as it
+/// is outside. The three standard ones may be sockets, as programs that start programs make them.
+fn descriptors(hidden: &[PathBuf]) -> Result<(), Refused> {
     let open = fs::read_dir("/proc/self/fd").map_err(|error| Refused::of("/proc/self/fd", error))?;
-    for entry in open.flatten() {
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
+    // Listing them is itself a folder that is open, which is nobody else's.
+    let open: Vec<_> = open.flatten().map(|entry| entry.path()).collect();
+    for path in open {
+        let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+        let Ok(target) = fs::read_link(&path) else { continue };
+        let names = |what: &str| target.to_str().is_some_and(|target| target.starts_with(what));
+        let beyond = number > STDERR && (names("socket:") || names("anon_inode:[io_uring]"));
         let inside = hidden.iter().any(|hidden| target.starts_with(hidden));
-        if number > STDERR && (is_socket(&target) || inside) {
+        let is_folder = fs::metadata(&path).is_ok_and(|found| found.is_dir());
+        if beyond || inside || is_folder {
             let what = target.display();
             return Err(Refused::new(format!("descriptor {number} is open and leads outside ({what})"))
                 .hint(format!("close it for the command: capctl run --isolate … {number}>&-")));
         }
     }
     Ok(())
-}
-
-fn is_socket(target: &Path) -> bool {
-    target.to_str().is_some_and(|target| target.starts_with("socket:"))
 }

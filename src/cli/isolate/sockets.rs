@@ -7,10 +7,11 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-/// Folders that sockets are usually in, looked through as deep as this.
+/// Folders that sockets are usually in, looked through as deep as this, and the user's own folder with them: a socket that
+/// was renamed after it was bound (ssh does that) is nowhere else.
 const LOOKED_THROUGH: [&str; 3] = ["/run", "/tmp", "/var/lib"];
 const DEPTH_MAX: u32 = 3;
-/// So many entries are looked at, so that a full /tmp does not hold up a command.
+/// So many entries are looked at in each, so that a full /tmp does not hold up a command.
 const ENTRIES_MAX: usize = 20_000;
 /// Folders whose sockets may come later: the command gets an empty one of its own.
 const FOLDERS: [&str; 2] = ["/tmp/.X11-unix", "/tmp/.ICE-unix"];
@@ -23,9 +24,9 @@ pub(super) fn found(ours: &Path) -> Vec<PathBuf> {
     folders.retain(|folder| folder.is_dir());
 
     let mut sockets = named();
-    let mut left = ENTRIES_MAX;
-    for folder in LOOKED_THROUGH {
-        look(Path::new(folder), DEPTH_MAX, &mut left, &mut sockets);
+    let own = env::var_os("HOME").map(PathBuf::from).filter(|own| own.is_absolute());
+    for folder in LOOKED_THROUGH.into_iter().map(PathBuf::from).chain(own) {
+        look(&folder, DEPTH_MAX, &mut ENTRIES_MAX.clone(), &mut sockets);
     }
     let is_socket = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let all: BTreeSet<PathBuf> =
