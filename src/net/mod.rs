@@ -11,5 +11,6 @@ pub mod guard;
 pub mod leaf;
 pub mod listener;
 pub mod pool;
+mod provider;
 pub mod rewind;
 pub mod trust;

@@ -6,6 +6,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::provider::provider;
+
 /// Where the public roots come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RootSource<'a> {
@@ -74,8 +76,7 @@ fn add(store: &mut RootCertStore, pem: &[u8]) -> Result<(), TrustError> {
 /// # Errors
 /// [`TrustError::Tls`] when the TLS library refuses its own defaults.
 pub fn client_config(roots: &Arc<RootCertStore>, offer: Offer) -> Result<Arc<ClientConfig>, TrustError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(Arc::clone(roots))
         .with_no_client_auth();
