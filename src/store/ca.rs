@@ -70,7 +70,15 @@ impl Ca {
             (true, true) => return Ok(false),
             (false, false) => {}
             (true, false) => return Err(broken(home, "ca.key is missing")),
-            (false, true) => return Err(broken(home, "ca.pem is missing")),
+            // Killed in between, last time, or the certificate was lost: the key stays.
+            (false, true) => {
+                let key_bytes = private::read(&key_path)?;
+                let key = str::from_utf8(&key_bytes).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+                let key = key.ok_or_else(|| broken(home, "ca.pem is missing, and ca.key is not a private key"))?;
+                let certificate = certify(&key, &host_name(), only, now)?;
+                atomic::create(&certificate_path, certificate.as_bytes(), 0o644)?;
+                return Ok(true);
+            }
         }
         let (certificate, key) = generate(&host_name(), only, now)?;
         atomic::create(&key_path, key.as_bytes(), 0o600)?;
@@ -190,6 +198,11 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
 
 fn generate(host: &str, only: &[Host], now: UnixSeconds) -> Result<(String, Zeroizing<String>), StoreError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| StoreError::Random)?;
+    Ok((certify(&key, host, only, now)?, Zeroizing::new(key.serialize_pem())))
+}
+
+/// A certificate for a CA's key.
+fn certify(key: &KeyPair, host: &str, only: &[Host], now: UnixSeconds) -> Result<String, StoreError> {
     let (year, month, day) = civil(now - BACKDATE_S);
     let mut name = DistinguishedName::new();
     // Two CAs of one rotation need two names: some clients look a CA up by its name alone.
@@ -206,8 +219,8 @@ fn generate(host: &str, only: &[Host], now: UnixSeconds) -> Result<(String, Zero
     params.not_before = rcgen::date_time_ymd(year, month, day);
     // The 29th of February has no tenth anniversary.
     params.not_after = rcgen::date_time_ymd(year + LIFE_YEARS, month, day.min(28));
-    let certificate = params.self_signed(&key).map_err(|_| StoreError::Random)?;
-    Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
+    let certificate = params.self_signed(key).map_err(|_| StoreError::Random)?;
+    Ok(certificate.pem())
 }
 
 /// What is named is permitted. A kind of name that is not mentioned at all would be free, so addresses are mentioned.

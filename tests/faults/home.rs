@@ -105,6 +105,17 @@ fn an_init_that_was_killed_is_completed_by_the_next() {
 }
 
 #[test]
+fn an_init_that_was_killed_between_the_two_files_of_the_ca_is_completed() {
+    let env = TestEnv::by_capctl();
+    let key = std::fs::read(env.home().join("ca.key")).unwrap();
+    std::fs::remove_file(env.home().join("ca.pem")).unwrap();
+    env.capctl(&["init"]).succeeded();
+    assert_eq!(std::fs::read(env.home().join("ca.key")).unwrap(), key);
+    run(env.narrows(&[]).arg("--check"), b"").succeeded();
+    env.start_as_written().stop();
+}
+
+#[test]
 fn what_a_killed_write_left_beside_its_place_is_swept() {
     let env = TestEnv::by_capctl();
     let (old, new) = (env.home().join(".narrows-AbCdEf"), env.home().join(".narrows-GhIjKl"));
