@@ -137,7 +137,7 @@ fn home(folder: &Path, origin: SocketAddr) -> (Home, String) {
     );
     std::fs::write(home.config(), config).expect("written");
     std::fs::set_permissions(home.config(), std::fs::Permissions::from_mode(0o600)).expect("private");
-    let secret = Secret::new(b"sk-real".to_vec()).expect("a secret");
+    let secret = Secret::new(b"sk-real-0123".to_vec()).expect("a secret");
     SecretStore::new(&home).set(&"acme".parse().expect("a name"), &secret).expect("stored");
     let root = keys::read_private(&home.root_key()).expect("a key");
     (home, credentials(&root, now))

@@ -344,6 +344,8 @@ fn a_secret_comes_from_stdin_a_variable_or_a_file_and_is_never_said() {
     home.fails(1, &["secret", "set", "empty"], &["the secret is empty"]);
     home.fails(1, &["secret", "rm", "four"], &["capctl secret list"]);
     assert_eq!(home.feed(&["secret", "set", "x"], "two\nlines\n").code, 1);
+    assert_eq!(home.feed(&["secret", "set", "x"], "1234567\n").code, 1);
+    assert_eq!(home.feed(&["secret", "set", "x"], "12345678\n").code, 0);
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl TestHome {
         fs::write(home.config(), format!("{}\n{acme}", starter(&root))).unwrap();
         fs::set_permissions(home.config(), fs::Permissions::from_mode(0o600)).unwrap();
         let name: SecretName = "openai".parse().unwrap();
-        SecretStore::new(&home).set(&name, &Secret::new(b"sk-real".to_vec()).unwrap()).unwrap();
+        SecretStore::new(&home).set(&name, &Secret::new(b"sk-real-0123".to_vec()).unwrap()).unwrap();
         Self { folder, home }
     }
 
@@ -75,7 +75,7 @@ fn the_command_gets_every_variable() {
     assert!(set["NODE_EXTRA_CA_CERTS"].ends_with("/ca.pem"));
     assert!(!set["SSL_CERT_FILE"].starts_with(&*home.home.dir().to_string_lossy()));
     assert!(set["OPENAI_API_KEY"].starts_with("sk-"), "{}", set["OPENAI_API_KEY"]);
-    assert_ne!(set["OPENAI_API_KEY"], "sk-real");
+    assert_ne!(set["OPENAI_API_KEY"], "sk-real-0123");
     assert!(!PathBuf::from(set["SSL_CERT_FILE"]).exists(), "the bundle goes with the command");
 }
 

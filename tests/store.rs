@@ -50,7 +50,7 @@ fn name(text: &str) -> SecretName {
 }
 
 fn secret(text: &str) -> Secret {
-    Secret::new(text.as_bytes().to_vec()).expect("a secret")
+    Secret::new(format!("{text}-0123456").into()).expect("a secret")
 }
 
 fn mode(path: &Path) -> u32 {
@@ -80,7 +80,7 @@ fn a_secret_comes_back_and_is_nowhere_in_clear() {
     assert_eq!(store.get(&name("gh-pat")).expect("opened").expect("a secret").expose(), CANARY.as_bytes());
     assert_eq!(store.list().expect("names"), [name("acme"), name("gh-pat")]);
     let all = store.load().expect("opened");
-    assert_eq!(all[&name("acme")].expose(), b"another");
+    assert_eq!(all[&name("acme")].expose(), b"another-0123456");
     assert_eq!((mode(&place.home.secrets()), mode(&place.home.store_key())), (0o600, 0o600));
     for entry in fs::read_dir(place.home.dir()).expect("a home") {
         let path = entry.expect("an entry").path();

@@ -15,5 +15,5 @@ mod slots;
 pub use injection::{BadInjection, Injection, Injector};
 pub use placeholder::{BadShape, Shape, is_placeholder, placeholder};
 pub use scrub::{Patterns, Scrubber};
-pub use secret::{BadSecret, BadSecretName, SECRET_BYTES_MAX, Secret, SecretName};
+pub use secret::{BadSecret, BadSecretName, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretName};
 pub use slots::{BadSlot, Slot, Slots, Stripped, Unwritable};

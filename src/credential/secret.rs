@@ -4,11 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::Zeroizing;
 
 /// A secret is at most this many bytes: with Basic's base64 it still fits the 64 KiB that a header
 /// list may take, next to everything else in it.
 pub const SECRET_BYTES_MAX: usize = 16 * 1024;
+
+/// A secret is at least this many bytes: shorter ones stand in ordinary text by chance, so answers could not be scanned
+/// for them.
+pub const SECRET_BYTES_MIN: usize = 8;
 
 /// A secret's name is at most this many bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -19,6 +24,9 @@ pub enum BadSecret {
     /// No bytes at all.
     #[error("the secret is empty")]
     Empty,
+    /// Fewer than [`SECRET_BYTES_MIN`].
+    #[error("the secret is shorter than {SECRET_BYTES_MIN} bytes: answers could not be scanned for it")]
+    TooShort,
     /// More than [`SECRET_BYTES_MAX`].
     #[error("the secret is longer than {SECRET_BYTES_MAX} bytes")]
     TooLong,
@@ -37,7 +45,7 @@ pub enum BadSecret {
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the value as it is sent: 1 to [`SECRET_BYTES_MAX`] bytes that a header can carry. Bytes
+    /// Takes the value as it is sent: [`SECRET_BYTES_MIN`] to [`SECRET_BYTES_MAX`] bytes that a header can carry. Bytes
     /// from 0x80 are allowed (`obs-text`, RFC 9110 §5.5).
     ///
     /// # Errors
@@ -56,7 +64,16 @@ impl Secret {
         if value.first() == Some(&b' ') || value.last() == Some(&b' ') {
             return Err(BadSecret::OuterSpace);
         }
+        if value.len() < SECRET_BYTES_MIN {
+            return Err(BadSecret::TooShort);
+        }
         Ok(Self(value))
+    }
+
+    /// Whether both have one value.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
     /// The value itself. For the store's encryption, the injector and the scrubber, for nothing else.
@@ -115,8 +132,9 @@ mod tests {
     fn takes_what_a_header_can_carry_and_nothing_else() {
         assert!(Secret::new(b"sk-live 1".to_vec()).is_ok());
         assert!(Secret::new("schl\u{fc}ssel".as_bytes().to_vec()).is_ok());
+        assert!(Secret::new(vec![b'a'; SECRET_BYTES_MIN]).is_ok());
         assert!(Secret::new(vec![b'a'; SECRET_BYTES_MAX]).is_ok());
-        let refused: [(&[u8], BadSecret); 8] = [
+        let refused: [(&[u8], BadSecret); 9] = [
             (b"", BadSecret::Empty),
             (b"a\n", BadSecret::Control),
             (b"a\rb", BadSecret::Control),
@@ -125,6 +143,7 @@ mod tests {
             (b"a\x7f", BadSecret::Control),
             (b" a", BadSecret::OuterSpace),
             (b"a ", BadSecret::OuterSpace),
+            (b"1234567", BadSecret::TooShort),
         ];
         for (value, class) in refused {
             assert_eq!(Secret::new(value.to_vec()).map(|_| ()), Err(class), "{value:?}");

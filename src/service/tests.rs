@@ -218,7 +218,7 @@ hosts = ["b.test"]
 "#;
     let (router, other) =
         (Router::new(services(text)).expect("a router"), Router::new(services(text)).expect("another"));
-    let secret = Arc::new(Secret::new(b"s".to_vec()).expect("a secret"));
+    let secret = Arc::new(Secret::new(b"s3cret-value".to_vec()).expect("a secret"));
     let injectors = Injectors::new(&router, |_| Some(Arc::clone(&secret)));
     let endpoint = |router: &Router, name: &str| Arc::clone(&router.service(name).expect("named").endpoints()[0]);
     assert!(matches!(injectors.binding(&endpoint(&router, "acme")), Some(Binding::Ready(_))));
