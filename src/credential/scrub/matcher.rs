@@ -24,9 +24,9 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
-    /// Reads the next part. `whole`: nothing comes before or after it.
-    pub(super) fn read(&mut self, patterns: &Patterns, part: &[u8], whole: bool) {
-        let mut search = patterns.prefilter.search(part, whole);
+    /// Reads the next part. `last`: nothing comes after it.
+    pub(super) fn read(&mut self, patterns: &Patterns, part: &[u8], last: bool) {
+        let mut search = patterns.prefilter.search(part, last);
         let base = self.read;
         let mut at = 0;
         while at < part.len() {

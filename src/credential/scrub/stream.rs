@@ -46,6 +46,17 @@ impl Scrubber {
     /// Takes the next part of the text; gives what is ready, after which [`Self::ready`] gives the rest.
     pub fn push(&mut self, part: Bytes) -> Option<Bytes> {
         self.matcher.read(&self.patterns, &part, false);
+        self.take(part)
+    }
+
+    /// Takes the last part of the text, and holds nothing.
+    pub fn push_last(&mut self, part: Bytes) -> Option<Bytes> {
+        self.matcher.read(&self.patterns, &part, true);
+        self.matcher.end();
+        self.take(part)
+    }
+
+    fn take(&mut self, part: Bytes) -> Option<Bytes> {
         if self.is_idle() && self.matcher.undecided_from() == self.matcher.read && self.matcher.found.is_empty() {
             self.passed = self.matcher.read;
             return Some(part).filter(|part| !part.is_empty());
