@@ -239,6 +239,10 @@ impl Body for Uplink {
 }
 
 /// An answer's body on its way down: our own words, or the upstream's.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is relayed, and a box would be an allocation for each"
+)]
 pub(crate) enum Reply {
     /// Made by the proxy; whole.
     Own(Option<Bytes>),

@@ -60,7 +60,9 @@ pub(super) fn answer(
             let upgraded = async move { outgoing.upgrade(client, &guard, &drain).await };
             Either::Right(Either::Left(upgraded.map(|answer| answer.unwrap_or_else(Refused::respond)).boxed()))
         }
-        _ => Either::Left(outgoing.forward().map(|answer| answer.map_or_else(Refused::respond, Answered::relay))),
+        _ => Either::Left(
+            outgoing.forward().map(|answer| answer.and_then(Answered::relay).unwrap_or_else(Refused::respond)),
+        ),
     }
 }
 
@@ -77,7 +79,7 @@ async fn answer_from_disk(
         outgoing.exchange = outgoing.exchange.settled().await?;
         match (outgoing.upgrade.take(), guard) {
             (Some(client), Some(guard)) => outgoing.upgrade(client, &guard, &drain).await,
-            _ => outgoing.forward().await.map(Answered::relay),
+            _ => outgoing.forward().await.and_then(Answered::relay),
         }
     };
     let response = answered.await.unwrap_or_else(Refused::respond);

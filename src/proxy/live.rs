@@ -16,7 +16,12 @@ use crate::credential::{Secret, SecretName};
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, Offer, TrustError};
 use crate::request::{Scheme, Target};
-use crate::service::{Binding, Injectors, Router};
+use crate::service::{Binding, Injectors, Router, Scrubbing};
+
+type Known = BTreeMap<SecretName, Vec<Arc<Secret>>>;
+
+/// So many values of one credential are looked for in answers: the one in use and those before it.
+const KNOWN_MAX: usize = 4;
 
 /// The current snapshot.
 #[derive(Debug)]
@@ -48,6 +53,7 @@ impl Live {
             revocations: Arc::clone(&revocations),
             config: Arc::clone(&now.config),
             injectors: Arc::clone(&now.injectors),
+            known: Arc::clone(&now.known),
             roots: now.roots.clone(),
             dial_rules: now.dial_rules.clone(),
             trusted: Arc::clone(&now.trusted),
@@ -93,6 +99,8 @@ pub struct Snapshot {
     trust_epoch: u64,
     config: Arc<Config>,
     injectors: Arc<Injectors>,
+    /// By credential, newest first: the values that upstreams may have learned from this process.
+    known: Arc<Known>,
     roots: Roots,
     revocations: Arc<Revocations>,
     dial_rules: DialRules,
@@ -127,7 +135,13 @@ impl Snapshot {
 
     fn build(parts: SnapshotParts, before: Option<&Self>) -> Result<Self, TrustError> {
         let SnapshotParts { config, secrets, roots, revocations, dial_rules, trusted } = parts;
-        let injectors = Arc::new(Injectors::new(&config.services, |name| secrets.get(name).cloned()));
+        let mut known = known(&secrets, before.map(|before| &*before.known));
+        known.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
+        let injectors = Injectors::with_known(
+            &config.services,
+            |name| secrets.get(name).cloned(),
+            |name| known.get(name).cloned().unwrap_or_default(),
+        );
         let same_trust =
             before.filter(|before| same_roots(&before.trusted, &trusted) && before.dial_rules == dial_rules);
         let client_tls = client_tls(&config.services, &trusted, same_trust)?;
@@ -136,7 +150,8 @@ impl Snapshot {
             roots_epoch: before.map_or(0, |before| before.roots_epoch + u64::from(before.roots != roots)),
             trust_epoch: before.map_or(0, |before| before.trust_epoch + u64::from(same_trust.is_none())),
             config,
-            injectors,
+            injectors: Arc::new(injectors),
+            known: Arc::new(known),
             roots,
             revocations: Arc::new(revocations),
             dial_rules,
@@ -191,6 +206,14 @@ impl Snapshot {
         }
     }
 
+    /// How answers from the endpoint are scrubbed, if it is this snapshot's.
+    pub(super) fn scrubbing(&self, served: &Served) -> Option<&Scrubbing> {
+        match served {
+            Served::Named { endpoint, .. } => self.injectors.scrubbing(endpoint),
+            Served::Web | Served::Nobody => None,
+        }
+    }
+
     pub(super) fn dial_rules(&self) -> &DialRules {
         &self.dial_rules
     }
@@ -217,6 +240,19 @@ impl Snapshot {
     pub(super) fn speaks_http(&self, target: &Target) -> bool {
         self.config.services.scheme_of(&target.host, target.port) == Some(Scheme::Http)
     }
+}
+
+/// What upstreams know: the values of now, and the last ones before, also of a credential that the store lost. A tunnel
+/// may have used any of them.
+fn known(now: &BTreeMap<SecretName, Arc<Secret>>, before: Option<&Known>) -> Known {
+    let mut known = before.cloned().unwrap_or_default();
+    for (name, secret) in now {
+        let values = known.entry(name.clone()).or_default();
+        values.retain(|value| !value.is_same_as(secret));
+        values.insert(0, Arc::clone(secret));
+        values.truncate(KNOWN_MAX);
+    }
+    known
 }
 
 fn same_roots(before: &Arc<RootCertStore>, after: &Arc<RootCertStore>) -> bool {

@@ -17,9 +17,11 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::body::{Cut, Reply, Uplink};
-use super::exchange::Exchange;
+use super::coding::BadCoding;
+use super::exchange::{Exchange, Refused};
 use super::forward::Answered;
 use super::hop;
+use super::scrub::{self, Filter};
 use super::view::View;
 use crate::audit::Settle;
 use crate::net::pool::Connection;
@@ -32,21 +34,39 @@ const TRAILERS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Answered {
     /// Turns the upstream's answer into ours.
-    pub(super) fn relay(self) -> Response<Reply> {
+    ///
+    /// # Errors
+    /// [`Refused`] when it cannot be scanned for the secret that was injected.
+    pub(super) fn relay(self) -> Result<Response<Reply>, Refused> {
         let Self { exchange, mut response, connection } = self;
         hop::strip_answer(response.headers_mut());
         let (mut parts, incoming) = response.into_parts();
+        let has_content = !exchange.is_answered_by_head(parts.status) && !incoming.is_end_stream();
+        let filter = match exchange.view().scrubbing() {
+            Some(scrubbing) => match scrub::answer(scrubbing, &mut parts.headers, has_content) {
+                Ok(filter) => Some(filter).filter(|_| !incoming.is_end_stream()),
+                Err(refusal) => return Err(exchange.refuse(refusal)),
+            },
+            None => None,
+        };
         // The client's HTTP version is its own connection's affair.
         parts.version = exchange.version();
         parts.extensions.clear();
-        let relay = Relay::new(incoming, exchange, parts.status, connection);
-        Response::from_parts(parts, Reply::Relayed(relay))
+        let relay = Relay::new(incoming, filter, exchange, parts.status, connection);
+        Ok(Response::from_parts(parts, Reply::Relayed(relay)))
     }
+}
+
+/// True when no byte of content is still to come.
+fn has_all_content(body: &Incoming) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
 /// A streamed answer: counted, metered, re-authorized, journalled.
 pub(crate) struct Relay {
     inner: Incoming,
+    /// Where a secret could come back.
+    filter: Option<Filter>,
     /// Taken when the outcome is recorded.
     live: Option<Live>,
     /// The outcome is recorded, the content is out, and the stream has not ended: trailers may follow.
@@ -65,23 +85,19 @@ struct Live {
 impl Relay {
     fn new(
         inner: Incoming,
+        filter: Option<Filter>,
         exchange: Box<Exchange>,
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, live, trailing: false, held: None, status, tick: None };
-        if is_head_alone || relay.has_all_content() {
+        let mut relay = Self { inner, filter, live, trailing: false, held: None, status, tick: None };
+        if is_head_alone || has_all_content(&relay.inner) {
             // Whoever sends the head waits for the disk: nothing else is left to hold back.
             drop(relay.finish());
         }
         relay
-    }
-
-    /// True when no byte of content is still to come.
-    fn has_all_content(&self) -> bool {
-        self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
     }
 
     fn see(&mut self) -> Instant {
@@ -146,10 +162,12 @@ impl Relay {
 
     /// Looks at authority again when a second has passed since the last time.
     fn recheck(&mut self, now: Instant) -> Result<(), Code> {
-        match &mut self.live {
-            Some(live) => live.exchange.recheck(now),
-            None => Ok(()),
+        let Some(live) = &mut self.live else { return Ok(()) };
+        live.exchange.recheck(now)?;
+        if let Some((filter, scrubbing)) = self.filter.as_mut().zip(live.exchange.view().scrubbing()) {
+            filter.renew(scrubbing);
         }
+        Ok(())
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -159,16 +177,37 @@ impl Relay {
         if self.live.is_none() {
             return self.poll_trailers(cx);
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => self.pass(frame, cx),
-            Poll::Ready(Some(Err(error))) => self.cut(Code::UpstreamProtocol, error.into()),
-            Poll::Ready(None) => {
-                self.see();
-                let settle = self.finish();
-                self.hold(settle, None, cx)
+        loop {
+            match self.filtered() {
+                Ok(Some(frame)) => return self.pass(frame, cx),
+                Ok(None) => {}
+                Err(error) => return self.cut(Code::UpstreamProtocol, error.into()),
             }
-            Poll::Pending => self.poll_tick(cx),
+            match (Pin::new(&mut self.inner).poll_frame(cx), &mut self.filter) {
+                (Poll::Ready(Some(Ok(frame))), None) => return self.pass(frame, cx),
+                (Poll::Ready(Some(Ok(frame))), Some(filter)) => {
+                    filter.push(frame, has_all_content(&self.inner));
+                    self.see();
+                }
+                (Poll::Ready(None), Some(filter)) if !filter.is_done() => filter.end(),
+                (Poll::Ready(None), _) => {
+                    self.see();
+                    let settle = self.finish();
+                    return self.hold(settle, None, cx);
+                }
+                (Poll::Ready(Some(Err(error))), _) => return self.cut(Code::UpstreamProtocol, error.into()),
+                (Poll::Pending, _) => return self.poll_tick(cx),
+            }
         }
+    }
+
+    /// The next frame out of the filter.
+    fn filtered(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
+        let Some(filter) = &mut self.filter else { return Ok(None) };
+        if has_all_content(&self.inner) {
+            filter.end();
+        }
+        filter.next()
     }
 
     fn pass(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -181,7 +220,7 @@ impl Relay {
         if self.live.as_ref().is_some_and(|live| !live.exchange.sent_down(length)) {
             return self.cut(Code::BudgetExhausted, "the budget of bytes is used up".into());
         }
-        if self.has_all_content() {
+        if has_all_content(&self.inner) && self.filter.as_ref().is_none_or(Filter::is_done) {
             let settle = self.finish();
             return self.hold(settle, Some(frame), cx);
         }
@@ -195,8 +234,11 @@ impl Relay {
             let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(TRAILERS_WITHIN)));
             match next {
                 Poll::Pending if tick.as_mut().poll(cx).is_pending() => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                Poll::Ready(Some(Ok(mut frame))) if frame.is_trailers() => {
                     self.trailing = false;
+                    if let Some((filter, trailers)) = self.filter.as_ref().zip(frame.trailers_mut()) {
+                        filter.trailers(trailers);
+                    }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 // No content can be left; an empty frame says nothing.
@@ -232,6 +274,11 @@ impl Relay {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let left = self.inner.size_hint();
+        match (&self.filter, left.exact()) {
+            (None, _) => left,
+            (Some(filter), Some(left)) => filter.size_hint(left),
+            (Some(_), None) => SizeHint::default(),
+        }
     }
 }

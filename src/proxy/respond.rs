@@ -29,13 +29,20 @@ pub(super) struct Refusal {
     detail: String,
     hint: Option<String>,
     denial: Option<Box<Denial>>,
+    /// Where it is not the code's own: what cannot be read may be a request or an answer.
+    status: Option<StatusCode>,
     /// The connection cannot be used after this.
     pub(super) close: bool,
 }
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), hint: None, denial: None, close: false }
+        Self { code, detail: detail.into(), hint: None, denial: None, status: None, close: false }
+    }
+
+    /// An answer that cannot be scanned for the secret.
+    pub(super) fn unreadable_answer(detail: &str) -> Self {
+        Self { status: Some(StatusCode::BAD_GATEWAY), ..Self::new(Code::BodyUnreadable, detail) }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -49,8 +56,8 @@ impl Refusal {
     }
 
     /// As `docs/errors.md` has it.
-    pub(super) const fn status(&self) -> StatusCode {
-        status(self.code)
+    pub(super) fn status(&self) -> StatusCode {
+        self.status.unwrap_or(status(self.code))
     }
 
     fn message(&self) -> String {
@@ -66,6 +73,7 @@ impl From<Box<Denial>> for Refusal {
             detail: denial.detail.clone(),
             hint: denial.hint.clone(),
             denial: Some(denial),
+            status: None,
             close: false,
         }
     }

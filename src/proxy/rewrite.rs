@@ -16,6 +16,7 @@ use super::forward::open_on_continue;
 use super::hop;
 use super::inbound::Inbound;
 use super::respond::Refusal;
+use super::scrub;
 use crate::credential::Stripped;
 use crate::policy::Code;
 use crate::service::Binding;
@@ -39,6 +40,9 @@ impl Authorized {
         hop::strip_request(request.headers_mut());
         if let Err(refusal) = inject(&exchange, &mut request, &mut path_and_query, stripped) {
             return Err(exchange.refuse(refusal));
+        }
+        if let Some(scrubbing) = exchange.view().scrubbing() {
+            scrub::ask_readable(scrubbing, request.headers_mut());
         }
         let gate = expects_continue(&request).then(Arc::<ExpectGate>::default);
         let mut request = with_uplink(request, &exchange, gate.clone());

@@ -11,9 +11,11 @@ use super::body::Reply;
 use super::carry::carry;
 use super::exchange::{Exchange, Refused};
 use super::forward::{self, Answered};
+use super::frames::Scrubbed;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
-use super::{Drain, hop};
+use super::{Drain, hop, scrub};
+use crate::credential::Patterns;
 use crate::net::guard::GuardState;
 use crate::net::trust::Offer;
 use crate::policy::Code;
@@ -47,15 +49,21 @@ impl Outgoing {
             if response.status().is_informational() {
                 return Err(exchange.refuse(not_websocket()));
             }
-            return Ok(Answered { exchange, response, connection: None }.relay());
+            return Answered { exchange, response, connection: None }.relay();
         }
         if !response.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
             return Err(exchange.refuse(not_websocket()));
         }
         let upstream = hyper::upgrade::on(&mut response);
-        let switched = switching(response.into_parts().0.headers);
+        let scrubbing = exchange.view().scrubbing();
+        let mut switched = switching(response.into_parts().0.headers);
+        if let Some(scrubbing) = scrubbing {
+            scrub::fields(scrubbing, switched.headers_mut());
+            switched.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        }
+        let patterns = scrubbing.map(|scrubbing| Arc::clone(&scrubbing.patterns));
         guard.leave();
-        drain.spawn(run(exchange, client, upstream, drain.clone()));
+        drain.spawn(run(exchange, client, upstream, patterns, drain.clone()));
         Ok(switched)
     }
 }
@@ -76,11 +84,17 @@ fn switching(mut headers: http::HeaderMap) -> Response<Reply> {
     response
 }
 
-async fn run(mut exchange: Box<Exchange>, client: OnUpgrade, upstream: OnUpgrade, drain: Drain) {
+async fn run(
+    mut exchange: Box<Exchange>,
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    patterns: Option<Arc<Patterns>>,
+    drain: Drain,
+) {
     let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
         return exchange.cut(Code::UpstreamProtocol, StatusCode::SWITCHING_PROTOCOLS);
     };
-    match carry(&mut exchange, TokioIo::new(client), TokioIo::new(upstream), &drain).await {
+    match carry(&mut exchange, TokioIo::new(client), Scrubbed::new(TokioIo::new(upstream), patterns), &drain).await {
         Ok(()) => exchange.allowed(StatusCode::SWITCHING_PROTOCOLS),
         Err(code) => exchange.cut(code, StatusCode::SWITCHING_PROTOCOLS),
     }

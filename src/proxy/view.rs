@@ -14,6 +14,7 @@ use super::live::Snapshot;
 use crate::capability::{Block, BlockId};
 use crate::net::pool::{PoolKey, Shelf};
 use crate::request::{Scheme, Target};
+use crate::service::Scrubbing;
 
 /// See the module.
 pub(super) struct View {
@@ -21,6 +22,8 @@ pub(super) struct View {
     served: Served,
     scheme: Scheme,
     named: bool,
+    /// How its answers are scrubbed.
+    scrubbing: Option<Scrubbing>,
     /// Connections to the destination that were made for the same authority and credential.
     shelf: Arc<Shelf<Uplink>>,
     /// The destination as the upstream reads it; always there, for a canonical target is plain ASCII.
@@ -41,8 +44,9 @@ impl View {
         };
         let text = target.authority(scheme);
         let (host, authority) = (HeaderValue::from_str(&text).ok(), Authority::try_from(text).ok());
+        let scrubbing = snapshot.scrubbing(&served).cloned();
         let (named, shelf) = (key.named, who.proxy.pool.shelf(&key));
-        Self { snapshot, served, scheme, named, shelf, host, authority }
+        Self { snapshot, served, scheme, named, scrubbing, shelf, host, authority }
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -57,6 +61,11 @@ impl View {
     /// Whether a service names the host exactly, not by a suffix and not as part of `web`.
     pub(super) fn named_exactly(&self) -> bool {
         self.named
+    }
+
+    /// How its answers are scrubbed; `None` where no secret could come back.
+    pub(super) fn scrubbing(&self) -> Option<&Scrubbing> {
+        self.scrubbing.as_ref()
     }
 
     /// Where connections to the destination are kept.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::document::{Field, Table, TextOrPair};
 use super::rule::{self, Rule, is_word};
 use super::test_row::{self, TestRow};
-use super::{Endpoint, EnvValue, HostPattern, Origin, Problem, Service, WEB};
+use super::{Answers, Endpoint, EnvValue, HostPattern, Origin, Problem, Service, WEB};
 use crate::credential::{BadInjection, Injection, SecretName, Shape, Slot, Slots};
 use crate::request::{EncodedSlash, Scheme};
 
@@ -20,6 +20,7 @@ pub struct Definition {
     suggested_credential: Option<SecretName>,
     terminate: bool,
     encoded_slash: EncodedSlash,
+    answers: Answers,
     endpoints: Vec<EndpointDefinition>,
     strip: Vec<Slot>,
     rules: Vec<Rule>,
@@ -44,6 +45,8 @@ pub(crate) struct Overlay {
     has_endpoints: bool,
     terminate: Option<bool>,
     encoded_slash: Option<EncodedSlash>,
+    ranges: Option<bool>,
+    pass_unreadable: Option<bool>,
     at: Range<usize>,
 }
 
@@ -101,6 +104,7 @@ impl Definition {
             credential: self.credential.clone(),
             terminate: self.terminate,
             encoded_slash: self.encoded_slash,
+            answers: self.answers,
             endpoints: endpoints.collect(),
             rules: self.rules.clone(),
             ignore_case: self.ignore_case.clone(),
@@ -206,6 +210,8 @@ impl Overlay {
         let has_endpoints = !endpoints.is_empty();
         let terminate = table.flag("terminate").map(|field| field.value);
         let encoded_slash = read_encoded_slash(&mut table);
+        let ranges = table.flag("ranges").map(|field| field.value);
+        let pass_unreadable = read_unreadable(&mut table);
         let own = Definition {
             name: label.into(),
             docs: table.text("docs").map(|docs| docs.value.into()),
@@ -213,6 +219,7 @@ impl Overlay {
             suggested_credential: table.parsed("suggested_credential").map(|field| field.value),
             terminate: terminate.unwrap_or(true),
             encoded_slash: encoded_slash.unwrap_or_default(),
+            answers: Answers::default().with(ranges, pass_unreadable),
             endpoints,
             strip: flat.strip.clone(),
             rules: read_rules(&mut table, label),
@@ -224,7 +231,7 @@ impl Overlay {
         let extends = table.text("extends").map(|field| Field { value: field.value.into(), at: field.at });
         table.finish();
         name?;
-        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash, at })
+        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash, ranges, pass_unreadable, at })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -277,6 +284,7 @@ impl Overlay {
         made.suggested_credential = own.suggested_credential.or(made.suggested_credential);
         made.terminate = self.terminate.unwrap_or(made.terminate);
         made.encoded_slash = self.encoded_slash.unwrap_or(made.encoded_slash);
+        made.answers = made.answers.with(self.ranges, self.pass_unreadable);
         made.strip.extend(own.strip);
         made.rules.splice(0..0, own.rules);
         made.ignore_case.extend(own.ignore_case);
@@ -370,6 +378,19 @@ fn read_encoded_slash(table: &mut Table<'_, '_>) -> Option<EncodedSlash> {
         "opaque" => Some(EncodedSlash::Opaque),
         _ => {
             table.problem_at("encoded_slash", field.at, "expected \"refuse\" or \"opaque\"");
+            None
+        }
+    }
+}
+
+/// `unreadable = "pass"`: true.
+fn read_unreadable(table: &mut Table<'_, '_>) -> Option<bool> {
+    let field = table.text("unreadable")?;
+    match field.value {
+        "refuse" => Some(false),
+        "pass" => Some(true),
+        _ => {
+            table.problem_at("unreadable", field.at, "expected \"refuse\" or \"pass\"");
             None
         }
     }

@@ -1,9 +1,10 @@
-//! The injectors of one configuration snapshot: every endpoint's place, filled with its secret once.
+//! The injectors of one configuration snapshot: every endpoint's place, filled with its secret once, and what must not come
+//! back from there.
 
 use std::sync::Arc;
 
-use super::{Endpoint, Router};
-use crate::credential::{Injector, Secret, SecretName};
+use super::{Answers, Endpoint, Router};
+use crate::credential::{Injector, Patterns, Secret, SecretName};
 
 /// What goes into a request to an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -26,18 +27,44 @@ struct Bound {
     endpoint: Arc<Endpoint>,
     secret: Option<SecretName>,
     injector: Option<Injector>,
+    scrubbing: Option<Scrubbing>,
+}
+
+/// How answers from an endpoint are scrubbed.
+#[derive(Debug, Clone)]
+pub struct Scrubbing {
+    /// What must not come back.
+    pub patterns: Arc<Patterns>,
+    /// What may come back unscanned. Where the credential does not go, anything.
+    pub answers: Answers,
 }
 
 impl Injectors {
     /// Fills every place. `secret` is asked once for each endpoint with an injection.
-    pub fn new(router: &Router, mut secret: impl FnMut(&SecretName) -> Option<Arc<Secret>>) -> Self {
+    pub fn new(router: &Router, secret: impl Fn(&SecretName) -> Option<Arc<Secret>>) -> Self {
+        Self::with_known(router, &secret, |name| secret(name).into_iter().collect())
+    }
+
+    /// The same, where upstreams may still know other values than the one that goes in: `known` gives them all.
+    pub fn with_known(
+        router: &Router,
+        secret: impl Fn(&SecretName) -> Option<Arc<Secret>>,
+        known: impl Fn(&SecretName) -> Vec<Arc<Secret>>,
+    ) -> Self {
         let mut bound = Vec::new();
         for service in router.services() {
+            let known = service.credential().map(&known).unwrap_or_default();
+            let known: Vec<&Secret> = known.iter().map(|secret| &**secret).collect();
+            let placeholder = service.placeholder();
             for endpoint in service.endpoints() {
                 let place = endpoint.injection().zip(service.credential());
                 let injector = place.and_then(|(injection, name)| Injector::new(injection, &*secret(name)?).ok());
                 let secret = place.map(|(_, name)| name.clone());
-                bound.push(Bound { endpoint: Arc::clone(endpoint), secret, injector });
+                let patterns = Patterns::new(&known, endpoint.injection(), placeholder.as_deref());
+                let answers =
+                    if secret.is_some() { service.answers() } else { Answers { ranges: true, unreadable: true } };
+                let scrubbing = patterns.map(|patterns| Scrubbing { patterns: Arc::new(patterns), answers });
+                bound.push(Bound { endpoint: Arc::clone(endpoint), secret, injector, scrubbing });
             }
         }
         Self(bound)
@@ -53,6 +80,14 @@ impl Injectors {
             (Some(_), Some(injector)) => Binding::Ready(injector),
             (Some(name), None) => Binding::Missing(name),
         })
+    }
+
+    /// How answers from `endpoint` are scrubbed; `None` where there is no secret that could come back, or when the
+    /// endpoint is of another snapshot's router.
+    #[must_use]
+    pub fn scrubbing(&self, endpoint: &Arc<Endpoint>) -> Option<&Scrubbing> {
+        let bound = self.0.get(endpoint.index).filter(|bound| Arc::ptr_eq(&bound.endpoint, endpoint))?;
+        bound.scrubbing.as_ref()
     }
 
     /// The credentials that no secret was found for, sorted.

@@ -26,7 +26,7 @@ pub use catalogue::{Catalogue, catalogue};
 pub use definition::Definition;
 pub(crate) use definition::{MadeOf, Overlay};
 pub use host_pattern::{BadHostPattern, HostPattern};
-pub use injectors::{Binding, Injectors};
+pub use injectors::{Binding, Injectors, Scrubbing};
 pub use path_pattern::{BadPathPattern, PathPattern};
 pub use problem::Problem;
 pub use router::{Named, Route, Router};
@@ -45,6 +45,7 @@ pub struct Service {
     credential: Option<SecretName>,
     terminate: bool,
     encoded_slash: EncodedSlash,
+    answers: Answers,
     endpoints: Vec<Arc<Endpoint>>,
     rules: Vec<Rule>,
     ignore_case: Vec<Box<str>>,
@@ -61,6 +62,22 @@ pub struct Endpoint {
     slots: Slots,
     /// Its place among all endpoints of its router.
     index: usize,
+}
+
+/// What may come back from a service with a credential although it cannot be scanned for the secret whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Parts of an answer (RFC 9110 §14): two of them may each carry half of a secret.
+    pub ranges: bool,
+    /// Answers in a coding that cannot be taken off.
+    pub unreadable: bool,
+}
+
+impl Answers {
+    /// These, but for what is said anew.
+    fn with(self, ranges: Option<bool>, unreadable: Option<bool>) -> Self {
+        Self { ranges: ranges.unwrap_or(self.ranges), unreadable: unreadable.unwrap_or(self.unreadable) }
+    }
 }
 
 /// Where a service is defined.
@@ -111,6 +128,21 @@ impl Service {
     #[must_use]
     pub fn encoded_slash(&self) -> EncodedSlash {
         self.encoded_slash
+    }
+
+    /// What may come back unscanned from where the credential goes.
+    #[must_use]
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// What clients hold in the secret's place, if they need anything there.
+    #[must_use]
+    pub fn placeholder(&self) -> Option<String> {
+        self.env.iter().find_map(|(_, value)| match value {
+            EnvValue::Placeholder(shape) => Some(placeholder(&self.name, shape)),
+            EnvValue::Text(_) => None,
+        })
     }
 
     /// The endpoints; `web` has none.

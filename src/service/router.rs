@@ -217,6 +217,7 @@ fn web() -> Service {
         credential: None,
         terminate: true,
         encoded_slash: EncodedSlash::Refuse,
+        answers: super::Answers::default(),
         endpoints: Vec::new(),
         rules: Vec::new(),
         ignore_case: Vec::new(),

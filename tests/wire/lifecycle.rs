@@ -83,8 +83,9 @@ fn an_end_waits_for_the_request_that_runs() {
     world.origin.wait_for("/stream");
     tunnel.head();
     world.daemon.ask_to_end();
-    world.origin.tick("the last words");
-    tunnel.until("the last words");
+    // Whole: what may still become the secret, such as a last `s`, is held until more comes.
+    world.origin.tick("the last words.");
+    tunnel.until("the last words.");
     world.origin.end_streams();
     tunnel.until("0\r\n\r\n");
     drop(tunnel);

@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod names;
 mod plain;
+mod scrub;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

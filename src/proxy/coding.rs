@@ -1,0 +1,283 @@
+//! Content codings (RFC 9110 §8.4.1): taken off an answer that has to be read, piece by piece.
+//!
+//! A piece that is given out has a bound and the next is made only when it is asked for, so a bomb costs the upstream its
+//! connection's time and nobody memory. Deliberately absent: putting a coding on. What was decoded goes on as it is.
+
+use bytes::Bytes;
+use compression_codecs::core::util::{PartialBuffer, WriteBuffer};
+use compression_codecs::zstd::params::DParameter;
+use compression_codecs::{BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use http::header::{self, HeaderMap};
+
+/// The largest piece that is given out.
+const PIECE_BYTES: usize = 16 * 1024;
+/// The window that a zstd content coding may have, as a power of two: 8 MiB (RFC 9659 §3).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// A coding that can be taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Gzip,
+    /// zlib as RFC 9110 §8.4.1.2 has it, or without its header as some servers send it.
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// An answer is in a coding, or in several, that cannot be taken off.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnknownCoding;
+
+/// The coded bytes are not what their coding says, or end too early.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer's content coding is broken")]
+pub(super) struct BadCoding;
+
+impl Coding {
+    /// The one coding of an answer; `None` when it has none.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, UnknownCoding> {
+        let mut only = None;
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            for name in value.to_str().map_err(|_| UnknownCoding)?.split(',') {
+                let coding = match name.trim().to_ascii_lowercase().as_str() {
+                    "" | "identity" => continue,
+                    "gzip" | "x-gzip" => Self::Gzip,
+                    "deflate" => Self::Deflate,
+                    "br" => Self::Brotli,
+                    "zstd" => Self::Zstd,
+                    _ => return Err(UnknownCoding),
+                };
+                if only.replace(coding).is_some() {
+                    return Err(UnknownCoding);
+                }
+            }
+        }
+        Ok(only)
+    }
+}
+
+/// Takes one coding off one body.
+pub(super) struct Decoder {
+    coding: Coding,
+    inner: Option<Box<dyn DecodeV2 + Send + Sync>>,
+    input: Bytes,
+    /// The first byte of a body in [`Coding::Deflate`], until the second tells which kind it is.
+    first: Option<u8>,
+    /// The last piece was full, so the decoder may hold more.
+    full: bool,
+    /// A member has ended, and no other has begun.
+    ended: bool,
+    started: bool,
+}
+
+impl Decoder {
+    pub(super) fn new(coding: Coding) -> Self {
+        let inner: Option<Box<dyn DecodeV2 + Send + Sync>> = match coding {
+            Coding::Gzip => Some(Box::new(GzipDecoder::new())),
+            Coding::Brotli => Some(Box::new(BrotliDecoder::new())),
+            Coding::Zstd => {
+                let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
+                Some(Box::new(ZstdDecoder::new_with_params(&[window])))
+            }
+            Coding::Deflate => None,
+        };
+        Self { coding, inner, input: Bytes::new(), first: None, full: false, ended: false, started: false }
+    }
+
+    /// Takes the next coded bytes; only when [`Self::next`] has nothing more to give.
+    pub(super) fn push(&mut self, input: Bytes) {
+        self.started |= !input.is_empty();
+        self.input = input;
+    }
+
+    /// The next decoded piece; `None` when more input is needed.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, BadCoding> {
+        if self.inner.is_none() && !self.tell_deflate() {
+            return Ok(None);
+        }
+        while self.full || !self.input.is_empty() {
+            if self.ended && !self.begin_member()? {
+                return Ok(None);
+            }
+            let piece = self.decode()?;
+            if !piece.is_empty() {
+                return Ok(Some(piece.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The coded bytes have ended. An answer without any is empty, not broken.
+    pub(super) fn finish(&self) -> Result<(), BadCoding> {
+        if self.ended || !self.started { Ok(()) } else { Err(BadCoding) }
+    }
+
+    fn decode(&mut self) -> Result<Vec<u8>, BadCoding> {
+        let Some(inner) = &mut self.inner else { return Err(BadCoding) };
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut output = WriteBuffer::new_initialized(&mut piece);
+        let mut input = PartialBuffer::new(&*self.input);
+        let done = if input.unwritten().is_empty() && matches!(self.coding, Coding::Gzip | Coding::Deflate) {
+            // Asked for more without input, these fail when they have none.
+            inner.flush(&mut output).map(|_| false)
+        } else {
+            inner.decode(&mut input, &mut output)
+        };
+        self.ended = done.map_err(|_| BadCoding)?;
+        let (read, written) = (input.written_len(), output.written_len());
+        self.full = !self.ended && written == PIECE_BYTES;
+        if read == 0 && written == 0 && !self.ended && !self.input.is_empty() {
+            return Err(BadCoding);
+        }
+        drop(self.input.split_to(read));
+        piece.truncate(written);
+        Ok(piece)
+    }
+
+    /// What follows a member: another one (RFC 1952 §2.2, RFC 8878 §3), or nothing that anybody reads.
+    fn begin_member(&mut self) -> Result<bool, BadCoding> {
+        let another = match self.coding {
+            Coding::Gzip => self.input.first() == Some(&0x1f),
+            Coding::Zstd => true,
+            Coding::Deflate | Coding::Brotli => false,
+        };
+        if !another {
+            self.input = Bytes::new();
+            return Ok(false);
+        }
+        self.ended = false;
+        self.inner.as_mut().ok_or(BadCoding)?.reinit().map_err(|_| BadCoding)?;
+        Ok(true)
+    }
+
+    /// The first two bytes tell zlib (RFC 1950 §2.2) from bare deflate. True when they are there.
+    fn tell_deflate(&mut self) -> bool {
+        if let Some(first) = self.first.take() {
+            self.input = [&[first], &*self.input].concat().into();
+        }
+        let &[first, second, ..] = &*self.input else {
+            self.first = self.input.first().copied();
+            self.input = Bytes::new();
+            return false;
+        };
+        let zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
+        self.inner = Some(if zlib { Box::new(ZlibDecoder::new()) } else { Box::new(DeflateDecoder::new()) });
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use compression_codecs::brotli::params::EncoderParams;
+    use compression_codecs::zstd::params::CParameter;
+    use compression_codecs::{BrotliEncoder, DeflateEncoder, EncodeV2, GzipEncoder, ZlibEncoder, ZstdEncoder};
+
+    fn encoded(encoder: &mut dyn EncodeV2, text: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; text.len() + 1000];
+        let mut output = WriteBuffer::new_initialized(&mut out);
+        let mut input = PartialBuffer::new(text);
+        while !input.unwritten().is_empty() {
+            encoder.encode(&mut input, &mut output).expect("encoded");
+        }
+        while !encoder.finish(&mut output).expect("finished") {}
+        let written = output.written_len();
+        out.truncate(written);
+        out
+    }
+
+    fn all(text: &[u8]) -> Vec<(Coding, Vec<u8>)> {
+        let level = flate2::Compression::default();
+        vec![
+            (Coding::Gzip, encoded(&mut GzipEncoder::new(level.into()), text)),
+            (Coding::Deflate, encoded(&mut ZlibEncoder::new(level.into()), text)),
+            (Coding::Deflate, encoded(&mut DeflateEncoder::new(level.into()), text)),
+            (Coding::Brotli, encoded(&mut BrotliEncoder::new(EncoderParams::default()), text)),
+            (Coding::Zstd, encoded(&mut ZstdEncoder::new(3), text)),
+        ]
+    }
+
+    fn decoded(coding: Coding, coded: &[u8], part: usize) -> Result<Vec<u8>, BadCoding> {
+        let mut decoder = Decoder::new(coding);
+        let mut out = Vec::new();
+        for part in coded.chunks(part) {
+            decoder.push(Bytes::copy_from_slice(part));
+            while let Some(piece) = decoder.next()? {
+                assert!(piece.len() <= PIECE_BYTES);
+                out.extend_from_slice(&piece);
+            }
+        }
+        decoder.finish().map(|()| out)
+    }
+
+    fn texts() -> Vec<Vec<u8>> {
+        let words: Vec<u8> = (0..40_000_u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 7).to_be_bytes()).collect();
+        vec![b"x".to_vec(), b"hello hello hello".to_vec(), vec![b'a'; 3 * PIECE_BYTES], words]
+    }
+
+    #[test]
+    fn every_coding_comes_off_however_it_is_split() {
+        for text in texts() {
+            for (coding, coded) in all(&text) {
+                for part in [1, 7, 1000, coded.len()] {
+                    if part == 1 && text.len() > 100_000 {
+                        continue;
+                    }
+                    let out = decoded(coding, &coded, part).expect("decoded");
+                    assert!(out == text, "{coding:?} in parts of {part}: {} of {}", out.len(), text.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn members_follow_one_another() {
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let member = |text: &[u8]| all(text).into_iter().find(|(of, _)| *of == coding).expect("a coding").1;
+            let coded = [member(b"one, "), member(b"two")].concat();
+            for part in [1, coded.len()] {
+                assert_eq!(decoded(coding, &coded, part).expect("decoded"), b"one, two");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_changed_is_broken() {
+        for (coding, coded) in all(&texts()[3]) {
+            assert!(decoded(coding, &coded[..coded.len() - 1], 1000).is_err(), "{coding:?} cut");
+            assert!(decoded(coding, b"this is in no coding at all", 1000).is_err(), "{coding:?}");
+            assert_eq!(decoded(coding, b"", 1).expect("nothing"), b"");
+        }
+        let (_, mut gzip) = all(b"a checksum").swap_remove(0);
+        let at = gzip.len() - 8;
+        gzip[at] ^= 1;
+        assert!(decoded(Coding::Gzip, &gzip, 100).is_err());
+    }
+
+    #[test]
+    fn a_window_beyond_the_bound_is_refused() {
+        let text = vec![b'a'; 100];
+        for (log, allowed) in [(23, true), (24, false)] {
+            let parameters = [CParameter::window_log(log), CParameter::content_size_flag(false)];
+            let mut encoder = ZstdEncoder::new_with_params(3, &parameters);
+            let coded = encoded(&mut encoder, &text);
+            assert_eq!(decoded(Coding::Zstd, &coded, 50).is_ok(), allowed, "{log}");
+        }
+    }
+
+    #[test]
+    fn one_known_coding_or_none() {
+        let of = |value: &'static str| {
+            let headers = [(header::CONTENT_ENCODING, http::HeaderValue::from_static(value))].into_iter().collect();
+            Coding::of(&headers)
+        };
+        assert_eq!(of("gzip"), Ok(Some(Coding::Gzip)));
+        assert_eq!(of("X-GZip"), Ok(Some(Coding::Gzip)));
+        assert_eq!(of("identity, br"), Ok(Some(Coding::Brotli)));
+        assert_eq!(of(""), Ok(None));
+        for unknown in ["gzip, br", "gzip, gzip", "aes128gcm", "gzip;q=1", "compress"] {
+            assert_eq!(of(unknown), Err(UnknownCoding), "{unknown}");
+        }
+    }
+}

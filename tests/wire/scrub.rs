@@ -1,0 +1,397 @@
+//! An upstream that says the secret back: wherever and however it does, the agent does not get it. Beside each echo
+//! stands a twin one byte away, which passes.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use compression_codecs::brotli::params::EncoderParams;
+use compression_codecs::core::util::{PartialBuffer, WriteBuffer};
+use compression_codecs::{BrotliEncoder, DeflateEncoder, EncodeV2, GzipEncoder, ZlibEncoder, ZstdEncoder};
+
+use crate::support::agent::Answer;
+use crate::support::ca::Alpn;
+use crate::support::daemon::TestEnv;
+use crate::support::handlers::pattern;
+use crate::support::origin::Origin;
+use crate::support::raw::{RawOrigin, Step};
+use crate::{HOST, SECRET, World};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One character away from [`SECRET`].
+const TWIN: &str = "sk-real-3kf9QmZx71TtPw0aVb5Lr8Yt";
+
+fn masked(length: usize) -> String {
+    "*".repeat(length)
+}
+
+/// An origin that gives these answers one after the other, each in so many writes, on each connection.
+fn origin_of(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> World<RawOrigin> {
+    World::raw(steps(answers))
+}
+
+fn steps(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> Vec<Step> {
+    let answer = |writes: Vec<Vec<u8>>| std::iter::once(Step::Head).chain(writes.into_iter().map(Step::Send));
+    answers.into_iter().flat_map(answer).chain([Step::UntilClosed]).collect()
+}
+
+/// With a length.
+fn plain(headers: &str, body: &[u8]) -> Vec<Vec<u8>> {
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    vec![[head.as_bytes(), body].concat()]
+}
+
+/// In chunks, each a write of its own.
+fn chunked(headers: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut writes = vec![format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n").into_bytes()];
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        writes.push([format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
+    }
+    writes.push(b"0\r\n\r\n".to_vec());
+    writes
+}
+
+/// Asks for one answer after the other in one tunnel.
+fn answers(world: &World<RawOrigin>, count: usize) -> Vec<Answer> {
+    let mut tunnel = world.agent.tunnel(HOST);
+    let mut answer = || {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        tunnel.answer(false)
+    };
+    (0..count).map(|_| answer()).collect()
+}
+
+/// What upstreams do to a text that they repeat.
+fn forms(text: &str) -> Vec<String> {
+    let each = |spell: &dyn Fn(char) -> String| text.chars().map(spell).collect::<String>();
+    vec![
+        text.to_owned(),
+        each(&|c| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("%{:02x}", c as u32) }),
+        each(&|c| format!("%{:02X}", c as u32)),
+        hex::encode(text),
+        hex::encode_upper(text),
+        each(&|c| format!("\\u{:04x}", c as u32)),
+        each(&|c| if c == '-' { "\\u002D".to_owned() } else { c.to_string() }),
+        each(&|c| format!("&#{};", c as u32)),
+        each(&|c| format!("&#x{:X};", c as u32)),
+        each(&|c| format!("{c}\0")).trim_end_matches('\0').to_owned(),
+    ]
+}
+
+#[test]
+fn every_form_is_taken_out_of_a_body_wherever_it_is_split() {
+    for (form, twin) in forms(SECRET).into_iter().zip(forms(TWIN)) {
+        let body = |form: &str| format!("{{\"you\": \"{form}\"}}\n");
+        let text = body(&form);
+        let splits = (0..=text.len()).map(|split| {
+            let (before, after) = text.as_bytes().split_at(split);
+            chunked("", &[before, after])
+        });
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        let all = splits.chain([chunked("", &bytes), plain("", text.as_bytes())]);
+        let all = all.chain([plain("", body(&twin).as_bytes())]);
+        let count = text.len() + 4;
+        let mut answers = answers(&origin_of(all), count);
+        assert_eq!(answers.pop().unwrap().text(), body(&twin));
+        for (split, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.text(), body(&masked(form.len())), "{form} split at {split}");
+        }
+    }
+}
+
+#[test]
+fn base64_is_taken_out_at_every_alignment() {
+    let bodies: Vec<String> = ["", "u", "me"]
+        .iter()
+        .flat_map(|before| {
+            let text = format!("{before}{SECRET}, and more");
+            [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)]
+        })
+        .collect();
+    let world = origin_of(bodies.iter().map(|body| plain("", body.as_bytes())));
+    for (answer, body) in answers(&world, bodies.len()).iter().zip(&bodies) {
+        assert_eq!(answer.text().len(), body.len());
+        // Only digits that the secret decides alone are masked: all but the one at either end.
+        assert!(answer.text().contains(&masked(SECRET.len() * 8 / 6 - 1)), "{}", answer.text());
+    }
+}
+
+#[test]
+fn every_field_is_scrubbed_and_digests_are_removed() {
+    let head = |secret: &str| {
+        format!(
+            "HTTP/1.1 201 Made {secret}\r\nX-Echo: Bearer {secret}\r\nLocation: https://x.test/?t={}&u={secret}\r\n\
+             Set-Cookie: t={}; Path=/\r\nWWW-Authenticate: Bearer error=\"{secret}\"\r\nETag: \"{secret}\"\r\n\
+             X-{secret}: 1\r\nContent-Digest: sha-256=:abc=:\r\nContent-MD5: abc\r\nDigest: sha-256=abc\r\n\
+             Trailer: x-sum, repr-digest\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+             X-Sum: {secret}\r\nRepr-Digest: sha-256=:abc=:\r\n\r\n",
+            secret.replace('-', "%2D"),
+            hex::encode(secret),
+        )
+        .into_bytes()
+    };
+    let whole = |secret| {
+        let world = origin_of([vec![head(secret)]]);
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
+        let head = tunnel.head();
+        tunnel.until("0\r\n");
+        (head.to_ascii_lowercase(), tunnel.until("\r\n\r\n").to_ascii_lowercase())
+    };
+    let (head, trailers) = whole(SECRET);
+    let gone = masked(SECRET.len());
+    for field in [
+        format!("x-echo: bearer {gone}\r\n"),
+        format!("location: https://x.test/?t={}&u={gone}\r\n", masked(SECRET.len() + 4)),
+        format!("set-cookie: t={}; path=/\r\n", masked(2 * SECRET.len())),
+        format!("www-authenticate: bearer error=\"{gone}\"\r\n"),
+        format!("etag: \"{gone}\"\r\n"),
+    ] {
+        assert!(head.contains(&field), "{field} in {head}");
+    }
+    assert!(trailers.contains(&format!("x-sum: {gone}")), "{trailers}");
+    let all = format!("{head}{trailers}");
+    assert!(!all.contains(&SECRET.to_ascii_lowercase()) && !all.contains("digest: ") && !all.contains("md5"), "{all}");
+    let (head, trailers) = whole(TWIN);
+    let twin = TWIN.to_ascii_lowercase();
+    for field in [format!("x-echo: bearer {twin}\r\n"), format!("etag: \"{twin}\"\r\n"), format!("x-{twin}: 1\r\n")] {
+        assert!(head.contains(&field), "{field} in {head}");
+    }
+    assert!(trailers.contains(&format!("x-sum: {twin}")), "{trailers}");
+}
+
+#[test]
+fn what_the_upstream_asks_a_client_for_is_only_what_can_be_scanned() {
+    let sent = "Range: bytes=0-9\r\nIf-Range: \"a\"\r\nAccept-Encoding: gzip, br\r\ngrpc-accept-encoding: gzip\r\n";
+    let seen = |extra: &str| {
+        let mut env = TestEnv::new();
+        let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
+        env.acme(SECRET, &origin);
+        env.setting("");
+        env.service(&format!(
+            "name = \"other\"\n{extra}\ncredential = \"acme-key\"\nhosts = [\"other.acme.test\"]\n\
+             inject = \"Authorization: Bearer {{secret}}\""
+        ));
+        let origin = Origin::https(&env.ca, &["other.acme.test"], Alpn::H1);
+        env.dial("other.acme.test", &origin);
+        origin.put("/v1/items", "text/plain", "items");
+        let world = World::started(env, origin, &["other"]);
+        assert_eq!(world.agent.request("GET", "other.acme.test", "/v1/items", sent, b"").status(), 200);
+        world.origin.only()
+    };
+    let strict = seen("");
+    for name in ["range", "if-range", "grpc-accept-encoding"] {
+        assert_eq!(strict.header(name), None, "{name}");
+    }
+    assert_eq!(strict.header("accept-encoding"), Some("identity"));
+    let lenient = seen("ranges = true");
+    assert_eq!(lenient.header("range"), Some("bytes=0-9"));
+    assert_eq!(lenient.header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn nothing_is_touched_where_no_credential_goes() {
+    let mut env = TestEnv::new();
+    let body = plain("Content-Encoding: x-unheard-of\r\nContent-MD5: abc\r\n", SECRET.as_bytes());
+    let origin = RawOrigin::https(&env.ca, &["open.test"], steps([body]));
+    env.dial_at("open.test:443", origin.addr);
+    env.secret("acme-key", SECRET);
+    env.service("name = \"open\"\nhosts = [\"open.test\"]");
+    let world = World::started(env, origin, &["open"]);
+    let sent = "Range: bytes=0-9\r\nAccept-Encoding: gzip, br\r\n";
+    let answer = world.agent.request("GET", "open.test", "/v1/items", sent, b"");
+    assert_eq!((answer.text(), answer.header("content-md5")), (SECRET.to_owned(), Some("abc")));
+    let read = world.origin.read().concat().to_ascii_lowercase();
+    assert!(read.contains("range: bytes=0-9") && read.contains("accept-encoding: gzip, br"), "{read}");
+}
+
+fn encoded(encoder: &mut dyn EncodeV2, text: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 2 * text.len() + 1000];
+    let mut output = WriteBuffer::new_initialized(&mut out);
+    let mut input = PartialBuffer::new(text);
+    while !input.unwritten().is_empty() {
+        encoder.encode(&mut input, &mut output).unwrap();
+    }
+    while !encoder.finish(&mut output).unwrap() {}
+    let written = output.written_len();
+    out.truncate(written);
+    out
+}
+
+fn in_every_coding(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let level = flate2::Compression::default();
+    let gzip = |text: &[u8]| encoded(&mut GzipEncoder::new(level.into()), text);
+    let (half, rest) = text.split_at(text.len() / 2);
+    vec![
+        ("gzip", gzip(text)),
+        ("gzip", [gzip(half), gzip(rest)].concat()),
+        ("deflate", encoded(&mut ZlibEncoder::new(level.into()), text)),
+        ("deflate", encoded(&mut DeflateEncoder::new(level.into()), text)),
+        ("br", encoded(&mut BrotliEncoder::new(EncoderParams::default()), text)),
+        ("zstd", encoded(&mut ZstdEncoder::new(3), text)),
+    ]
+}
+
+#[test]
+fn a_coding_that_was_not_asked_for_comes_off() {
+    let text = |secret: &str| format!("{{\"you\": \"{secret}\", \"and\": \"{}\"}}\n", "more ".repeat(500));
+    for (secret, expected) in [(SECRET, &*masked(SECRET.len())), (TWIN, TWIN)] {
+        let codings = in_every_coding(text(secret).as_bytes());
+        let all = codings.iter().flat_map(|(name, coded)| {
+            let headers = format!("Content-Encoding: {name}\r\n");
+            let bytes: Vec<&[u8]> = coded.chunks(1).collect();
+            [plain(&headers, coded), chunked(&headers, &bytes)]
+        });
+        let world = origin_of(all);
+        for (at, answer) in answers(&world, 2 * codings.len()).iter().enumerate() {
+            let name = codings[at / 2].0;
+            assert_eq!(answer.text(), text(expected), "{name}");
+            assert_eq!((answer.header("content-encoding"), answer.header("content-length")), (None, None), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_unless_the_service_lets_it_pass() {
+    let unreadable =
+        ["Content-Encoding: x-unheard-of\r\n", "Content-Encoding: gzip, br\r\n", "grpc-encoding: gzip\r\n"];
+    for headers in unreadable {
+        let world = origin_of([plain(headers, SECRET.as_bytes())]);
+        let answer = &answers(&world, 1)[0];
+        assert_eq!((answer.status(), &*answer.code()), (502, "body_unreadable"), "{headers}");
+        assert!(!answer.text().contains(SECRET));
+        let line = world.env.journal_line(|line| line["path"] == "/v1/items");
+        assert_eq!((&line["outcome"], &line["code"]), (&"failed".into(), &"body_unreadable".into()), "{line}");
+    }
+    for headers in unreadable {
+        let mut env = TestEnv::new();
+        let origin = RawOrigin::https(&env.ca, &[HOST], steps([plain(headers, b"opaque")]));
+        env.secret("acme-key", SECRET);
+        env.dial_at(&format!("{HOST}:443"), origin.addr);
+        env.service(&format!(
+            "name = \"acme\"\ncredential = \"acme-key\"\nhosts = [\"{HOST}\"]\nunreadable = \"pass\"\n\
+             inject = \"Authorization: Bearer {{secret}}\""
+        ));
+        let world = World::started(env, origin, &["acme"]);
+        let answer = &answers(&world, 1)[0];
+        assert_eq!((answer.status(), answer.text()), (200, "opaque".to_owned()), "{headers}");
+    }
+}
+
+#[test]
+fn a_broken_coding_is_an_error_and_not_an_end() {
+    let (_, mut coded) = in_every_coding(&pattern(0, 100_000)).swap_remove(0);
+    coded.truncate(coded.len() / 2);
+    let world = origin_of([plain("Content-Encoding: gzip\r\n", &coded)]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert!(!tunnel.rest().ends_with(b"0\r\n\r\n"));
+    let line = world.env.journal_line(|line| line["path"] == "/v1/items");
+    assert_eq!((&line["outcome"], &line["code"]), (&"failed".into(), &"upstream_protocol".into()), "{line}");
+}
+
+#[test]
+fn large_answers_pass_byte_for_byte() {
+    let body = pattern(7, 3 << 20);
+    let (_, gzip) = in_every_coding(&body).swap_remove(0);
+    let parts: Vec<&[u8]> = body.chunks(10_007).collect();
+    let all = [plain("", &body), chunked("", &parts), plain("Content-Encoding: gzip\r\n", &gzip)];
+    for (at, answer) in answers(&origin_of(all), 3).iter().enumerate() {
+        assert!(answer.body == body, "{at}: {} of {} bytes", answer.body.len(), body.len());
+    }
+}
+
+#[test]
+fn an_event_is_not_held_whatever_it_ends_with() {
+    let (half, rest) = SECRET.split_at(20);
+    let event = format!("data: {half}\n\n");
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let chunk = |text: &str| Step::Send(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
+    let world = World::raw(vec![
+        Step::Head,
+        Step::Send(head),
+        chunk(&event),
+        Step::Wait,
+        chunk(&format!("data: {half}")),
+        chunk(&format!("{rest}\n\n")),
+        Step::Wait,
+        Step::Send(b"0\r\n\r\n".to_vec()),
+        Step::UntilClosed,
+    ]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    tunnel.until(&event);
+    world.origin.go();
+    let masked = tunnel.until("\n\n");
+    assert_eq!(masked.matches('*').count(), SECRET.len(), "{masked}");
+    world.origin.go();
+    tunnel.until("0\r\n\r\n");
+}
+
+#[test]
+fn a_websocket_is_scrubbed_across_fragments() {
+    let (half, rest) = SECRET.split_at(10);
+    let frame = |first: u8, text: &str| [&[first, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let frames = |texts: [&str; 4]| {
+        let [whole, half, ping, rest] = texts;
+        [frame(0x81, whole), frame(0x01, half), frame(0x89, ping), frame(0x80, rest)].concat()
+    };
+    let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let sent = frames([SECRET, half, SECRET, rest]);
+    let bytes = sent.iter().map(|&byte| Step::Send(vec![byte]));
+    let twin = frames([TWIN, half, TWIN, "0aVb5Lr8Yt"]);
+    let mut steps = vec![Step::Head, Step::Send(head.to_vec())];
+    steps.extend(bytes);
+    steps.extend([Step::Send(twin.clone()), Step::Wait, Step::Send(frame(0xc1, "deflated")), Step::UntilClosed]);
+    let world = World::raw(steps);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!(
+        "GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    assert!(tunnel.head().starts_with("HTTP/1.1 101 "));
+    assert!(!world.origin.read()[0].to_ascii_lowercase().contains("extensions"));
+    let clean = [SECRET, half, SECRET, rest].map(|text| masked(text.len()));
+    let clean = frames([&*clean[0], &clean[1], &clean[2], &clean[3]]);
+    assert_eq!(tunnel.exactly(sent.len()), clean);
+    assert_eq!(tunnel.exactly(twin.len()), twin);
+    world.origin.go();
+    assert!(tunnel.rest().is_empty());
+    let line = world.env.journal_line(|line| line["path"] == "/ws");
+    assert_eq!(line["outcome"], "failed", "{line}");
+}
+
+#[test]
+fn a_value_that_was_replaced_is_looked_for_still() {
+    let body = format!("{SECRET} and sk-real-the-second");
+    let world = origin_of(std::iter::repeat_n(plain("", body.as_bytes()), 10_000));
+    let mut tunnel = world.agent.tunnel(HOST);
+    let mut get = || {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        tunnel.answer(false).text()
+    };
+    assert_eq!(get(), format!("{} and sk-real-the-second", masked(SECRET.len())));
+    world.env.secret("acme-key", "sk-real-the-second");
+    let began = Instant::now();
+    loop {
+        let text = get();
+        assert!(text.starts_with(&masked(SECRET.len())), "{text}");
+        if text.ends_with(&masked(18)) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the new secret is not looked for");
+    }
+}
+
+#[test]
+fn http2_is_scrubbed_too() {
+    for alpn in [Alpn::H2, Alpn::H1] {
+        let world = World::new(alpn);
+        world.origin.put("/echo.json", "application/json", format!("{{\"t\": \"{SECRET}\", \"u\": \"{TWIN}\"}}"));
+        let answer = world.agent.get(HOST, "/echo.json");
+        assert_eq!(answer.text(), format!("{{\"t\": \"{}\", \"u\": \"{TWIN}\"}}", masked(SECRET.len())));
+        assert_eq!(answer.header("content-length"), Some(&*answer.text().len().to_string()));
+    }
+}
