@@ -22,6 +22,8 @@ use crate::store::{Home, StoreError};
 
 /// How long finished requests may take to reach the journal's file at the end.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// How often a runtime that serves is woken, whatever happens: less than the second for which a request sets a timer.
+const TICK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +144,7 @@ impl Daemon {
         let reload =
             Reload { home: home.clone(), proxy, config, trusted, signs: ca.certificate_pem().to_owned(), watcher };
         tokio::spawn(reload.run(daemon.drain.clone()));
+        tokio::spawn(tick(daemon.drain.clone()));
         Ok(daemon)
     }
 
@@ -178,6 +181,18 @@ impl Daemon {
         }
         in_time
     }
+}
+
+/// Keeps a timer that is due before those of requests. Whoever sets one that is due before all others wakes the runtime
+/// out of its sleep, also where nobody sleeps: a `write` and an `epoll_wait` for each request on a quiet proxy.
+async fn tick(drain: Drain) {
+    let ticking = async {
+        let mut ticks = tokio::time::interval(TICK_EVERY);
+        loop {
+            ticks.tick().await;
+        }
+    };
+    tokio::select! { () = ticking => {}, () = drain.started() => {} }
 }
 
 /// The listeners of a daemon.
