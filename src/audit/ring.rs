@@ -16,7 +16,13 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+// `tests/models` runs this file through all interleavings, with a mapping of its own.
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::mapping::Mapping;
 use super::record::{Ended, Intent, OUTCOME_WORDS, Recorded, WordSink};
@@ -24,9 +30,9 @@ use super::record::{Ended, Intent, OUTCOME_WORDS, Recorded, WordSink};
 /// The file's first word: its name and version.
 const MAGIC: u64 = u64::from_le_bytes(*b"narrows\x01");
 /// The file's first page describes it.
-const HEADER_WORDS: usize = 512;
+const HEADER_WORDS: usize = if cfg!(loom) { 8 } else { 512 };
 /// A slot of the first class, in words (2 KiB): a path of some hundred bytes and a chain of some hops.
-const SMALL_WORDS: usize = 256;
+const SMALL_WORDS: usize = if cfg!(loom) { 32 } else { 256 };
 /// A slot of the second class, in words (24 KiB): the longest path (8 KiB) and the longest chain of sane names.
 const LARGE_WORDS: usize = 3072;
 /// For so many small slots there is one large one.
@@ -94,6 +100,12 @@ impl Shape {
     pub(super) fn for_requests(in_flight_max: usize) -> Self {
         let small = in_flight_max.clamp(16, 1 << 20);
         Self { small, large: small / SMALL_PER_LARGE }
+    }
+
+    /// As few slots as a model can have.
+    #[cfg(loom)]
+    pub(super) fn of_slots(small: usize) -> Self {
+        Self { small, large: 0 }
     }
 
     fn words(self) -> usize {

@@ -1,0 +1,90 @@
+//! The journal's ring: two requests that begin and finish, and the writer, which reads and frees.
+
+use std::fs::File;
+use std::marker::PhantomData;
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::record::{Ended, Intent};
+use super::ring::{NoSlot, Ring, Shape};
+
+/// Switches between threads where none is forced. Three find what two find here, and take some minutes.
+const PREEMPTIONS_MAX: usize = 3;
+/// How often the writer looks while requests run; then it looks until nothing is left.
+const LOOKS: usize = 2;
+
+/// Who has written what: entry `id` ends with its own number.
+fn outcome_of(id: u64) -> u64 {
+    id * 1000
+}
+
+fn run(slots: usize, requests: &'static [u64]) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(PREEMPTIONS_MAX);
+    model.check(move || {
+        let file = File::open("/dev/null").expect("a file");
+        let ring = Arc::new(Ring::create(&file, Shape::of_slots(slots), 0).expect("a ring"));
+        let request = |id: u64| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || request(&ring, id))
+        };
+        let threads: Vec<_> = requests.iter().copied().map(request).collect();
+        let mut writer = Writer { ring: Arc::clone(&ring), taken: 0, lines: Vec::new() };
+        for _ in 0..LOOKS {
+            writer.look();
+            thread::yield_now();
+        }
+        let mut begun: Vec<u64> = threads.into_iter().filter_map(|thread| thread.join().expect("it ends")).collect();
+        while writer.look() {}
+        // Whoever was told that its entry is begun has its one line, and nobody else.
+        writer.lines.sort_unstable();
+        begun.sort_unstable();
+        assert_eq!(writer.lines, begun);
+        assert!(!begun.is_empty(), "there was room for one");
+        assert_eq!((ring.in_use(), ring.finished()), (0, 0), "every slot is free again");
+    });
+}
+
+/// Returns its id, if there was room for it.
+fn request(ring: &Ring, id: u64) -> Option<u64> {
+    match ring.begin(&Intent { id, texts: PhantomData }) {
+        Ok(slot) => {
+            ring.finish(slot, &Ended(outcome_of(id)));
+            Some(id)
+        }
+        Err(NoSlot::Full) => None,
+        Err(NoSlot::TooLarge) => unreachable!("two words are not"),
+    }
+}
+
+struct Writer {
+    ring: Arc<Ring>,
+    taken: u64,
+    lines: Vec<u64>,
+}
+
+impl Writer {
+    /// Takes the next entry that is finished, as `audit::writer` does.
+    fn look(&mut self) -> bool {
+        let Some(slot) = self.ring.completed(self.taken) else { return false };
+        let (intent, outcome) = self.ring.read(slot).expect("what is finished can be read");
+        let (ticket, ended) = outcome.expect("what is finished has its outcome");
+        assert_eq!((ticket, ended), (self.taken, Ended(outcome_of(intent.id))), "the two belong together");
+        self.lines.push(intent.id);
+        self.ring.release(self.taken, slot);
+        self.taken += 1;
+        self.ring.set_written(self.taken);
+        true
+    }
+}
+
+#[test]
+fn every_entry_has_one_line_where_each_has_a_slot() {
+    run(2, &[1, 2]);
+}
+
+#[test]
+fn every_entry_has_one_line_where_they_use_one_slot_in_turn() {
+    run(1, &[1, 2]);
+}
