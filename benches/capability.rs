@@ -1,4 +1,5 @@
-//! What a capability costs: to verify once per distinct one, and to authorize on every request inside a tunnel.
+//! What a capability costs: to verify once per distinct one, to find again at each CONNECT, and to authorize on every
+//! request inside a tunnel.
 //!
 //! `authorize` must stay under 250 ns for four blocks, and allocate nothing (`tests/capability_allocations.rs`).
 
@@ -8,13 +9,16 @@
 mod capability_chain;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use narrows::capability::{Limits, claimed_holder, verify};
+use narrows::capability::{Limits, VerifiedCache, claimed_holder, verify};
+use narrows::clock::UnixSeconds;
 
 use capability_chain::{Request, chain, roots};
 
 const BLOCKS: [u8; 4] = [1, 2, 4, 8];
+const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
 fn bench(criterion: &mut Criterion) {
     let (roots, limits) = (roots(), Limits::default());
@@ -23,6 +27,17 @@ fn bench(criterion: &mut Criterion) {
         let capability = chain(blocks).seal().expect("seals");
         group.bench_function(BenchmarkId::from_parameter(blocks), |bencher| {
             bencher.iter(|| verify(black_box(&capability), &roots, &limits));
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("verify, met before");
+    for blocks in BLOCKS {
+        let capability = chain(blocks).seal().expect("seals");
+        let cache = VerifiedCache::new();
+        cache.insert(0, Arc::new(verify(&capability, &roots, &limits).expect("our own")), NOW);
+        group.bench_function(BenchmarkId::from_parameter(blocks), |bencher| {
+            bencher.iter(|| cache.get(&black_box(&capability).sha256(), 0).expect("it was met"));
         });
     }
     group.finish();

@@ -102,9 +102,11 @@ fn entry(criterion: &mut Criterion) {
     group.bench_function("begin and finish", |bench| {
         bench.iter_custom(|iterations| timed(&journal, &identity, iterations, 1));
     });
-    group.bench_function("begin and finish, two threads", |bench| {
-        bench.iter_custom(|iterations| timed(&journal, &identity, iterations, 2));
-    });
+    for threads in [2, 4] {
+        group.bench_function(format!("begin and finish, {threads} threads"), |bench| {
+            bench.iter_custom(|iterations| timed(&journal, &identity, iterations, threads));
+        });
+    }
     group.bench_function("begin, with the writer asleep", |bench| {
         bench.iter_custom(|iterations| {
             let (mut left, mut spent) = (iterations, Duration::ZERO);

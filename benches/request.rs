@@ -1,7 +1,8 @@
 //! What a request costs on its way: a leaf certificate, and a whole request through a running proxy.
 //!
 //! The whole request runs over loopback in one process, so its time is that of client, proxy and origin together; the
-//! difference between two versions is what it is good for.
+//! difference between two versions is what it is good for. In absolute form over a Unix socket it has no TLS of the
+//! client's, and a presentation that is checked each time.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up must stop")]
 
@@ -10,12 +11,14 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http1::SendRequest;
+use hyper::http::request::Builder;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use narrows::capability::{
@@ -31,10 +34,12 @@ use narrows::store::{Home, SecretStore, ca::Ca, keys, random};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 
 const HOST: &str = "api.acme.test";
+/// As many ask for leaves at once.
+const THREADS: usize = 4;
 
 fn leaf(criterion: &mut Criterion) {
     let key = KeyPair::generate().expect("a key");
@@ -53,6 +58,46 @@ fn leaf(criterion: &mut Criterion) {
             cache.config(&Host::parse(&format!("h{number}.test")).expect("a host"), now).expect("a leaf")
         });
     });
+    // What one iteration is: each of the threads has asked once.
+    let mut round = 0_u64;
+    let mut contended = |what: &str, name: fn(u64, u64, u64) -> String| {
+        criterion.bench_function(&format!("leaf/{THREADS} threads, {what}"), |bench| {
+            bench.iter_custom(|iterations| {
+                round += 1;
+                each_on_its_thread(|thread| {
+                    for number in 0..iterations {
+                        let host = Host::parse(&name(round, number, thread)).expect("a host");
+                        cache.config(black_box(&host), now).expect("a leaf");
+                    }
+                })
+            });
+        });
+    };
+    contended("one cached name", |_, _, _| HOST.to_owned());
+    contended("one new name", |round, number, _| format!("r{round}.n{number}.test"));
+    contended("a new name each", |round, number, thread| format!("t{thread}.r{round}.n{number}.test"));
+}
+
+/// How long it takes until all threads are done.
+fn each_on_its_thread(work: impl Fn(u64) + Sync) -> Duration {
+    let together = Barrier::new(THREADS + 1);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..THREADS as u64)
+            .map(|thread| {
+                let (work, together) = (&work, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    work(thread);
+                })
+            })
+            .collect();
+        together.wait();
+        let since = Instant::now();
+        for thread in asking {
+            thread.join().expect("a thread ends");
+        }
+        since.elapsed()
+    })
 }
 
 fn whole_request(criterion: &mut Criterion) {
@@ -60,21 +105,44 @@ fn whole_request(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let (daemon, mut client) = runtime.block_on(async {
         let origin = origin(folder.path()).await;
-        let (home, credentials) = home(folder.path(), origin);
+        let (home, credentials) = home(folder.path(), "127.0.0.1:0", origin);
         let daemon = Daemon::start(&home, Serve::Everything).await.expect("a proxy");
         let client = tunnel(&daemon, &home, &credentials).await;
         (daemon, client)
     });
     criterion.bench_function("request/keep-alive, two hops", |bench| {
-        bench.iter(|| runtime.block_on(get(&mut client)));
+        bench.iter(|| runtime.block_on(get(&mut client, Request::get("/v1/items/7"))));
     });
     drop(client);
     runtime.block_on(daemon.stop());
 }
 
-async fn get(client: &mut SendRequest<Empty<Bytes>>) {
+fn absolute_request(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("bench.sock");
+    let (daemon, mut client, credentials) = runtime.block_on(async {
+        let origin = origin(folder.path()).await;
+        let (home, credentials) = home(folder.path(), &format!("unix:{}", socket.display()), origin);
+        let daemon = Daemon::start(&home, Serve::Everything).await.expect("a proxy");
+        let stream = UnixStream::connect(&socket).await.expect("a connection");
+        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(driver);
+        (daemon, sender, format!("Cap {credentials}"))
+    });
+    criterion.bench_function("request/absolute form, no TLS of the client's", |bench| {
+        bench.iter(|| {
+            let request = Request::get(format!("https://{HOST}/v1/items/7"));
+            runtime.block_on(get(&mut client, request.header("proxy-authorization", &credentials)));
+        });
+    });
+    drop(client);
+    runtime.block_on(daemon.stop());
+}
+
+async fn get(client: &mut SendRequest<Empty<Bytes>>, request: Builder) {
     client.ready().await.expect("a live connection");
-    let request = Request::get("/v1/items/7")
+    let request = request
         .header("host", HOST)
         .header("authorization", "Bearer placeholder")
         .body(Empty::new())
@@ -123,14 +191,14 @@ async fn origin(folder: &Path) -> SocketAddr {
 }
 
 /// A home whose one service is that origin, and the credentials of a sub-agent.
-fn home(folder: &Path, origin: SocketAddr) -> (Home, String) {
+fn home(folder: &Path, listen: &str, origin: SocketAddr) -> (Home, String) {
     let home = Home::at(&folder.join("home")).expect("a home");
     home.create().expect("a folder");
     let now = UnixSeconds::now();
     Ca::create(&home, &[], now).expect("a CA");
     let (root, _) = keys::create_root(&home).expect("a root");
     let config = format!(
-        "listen = '127.0.0.1:0'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[upstream]\nextra_ca = '{ca}'\n\
+        "listen = '{listen}'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[upstream]\nextra_ca = '{ca}'\n\
          connect_to = {{ '{HOST}:443' = '{origin}' }}\n[[service]]\nname = 'acme'\ncredential = 'acme'\n\
          hosts = ['{HOST}']\ninject = 'Authorization: Bearer {{secret}}'\n",
         ca = folder.join("origin-ca.pem").display(),
@@ -202,5 +270,5 @@ async fn tunnel(daemon: &Daemon, home: &Home, credentials: &str) -> SendRequest<
     sender
 }
 
-criterion_group!(benches, leaf, whole_request);
+criterion_group!(benches, leaf, whole_request, absolute_request);
 criterion_main!(benches);
