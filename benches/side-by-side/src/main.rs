@@ -4,6 +4,9 @@
 
 mod body;
 mod counted;
+mod crowd;
+mod grow;
+mod home;
 mod load;
 mod measure;
 mod origin;
@@ -64,6 +67,10 @@ enum Command {
     Instructions(counted::Instructions),
     /// Counts system calls under strace, and fails where a request makes one too many
     Calls,
+    /// Measures how cost grows with the number or the size of things, and plots it
+    Grow(grow::Args),
+    /// Measures active connections beside many idle tunnels
+    Crowd(crowd::Args),
     /// One process of the bench
     #[command(hide = true)]
     Part {
@@ -75,31 +82,40 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
     let cores = Cores::choose()?;
-    match args.command.take() {
+    let command = args.command.take();
+    match command {
         Some(Command::Part { part }) => return part.play(),
         Some(Command::Instructions(wanted)) => return wanted.count(cores),
         Some(Command::Calls) => return counted::calls(cores),
-        None => {}
+        Some(Command::Grow(_) | Command::Crowd(_)) | None => {}
     }
     if cores.shared() {
         eprintln!("only one core may be used: everything shares it, and rates and waits say little");
     }
     measure::pin(cores.load)?;
     let others = Others::watch();
-    let lines = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measured(&args, cores))?;
-    println!("\nOther programs kept {:.2} cores busy meanwhile.", others.cores());
-    if let Some(file) = &args.json {
-        std::fs::write(file, table::json(&lines)?)?;
+    measure::raise_open_files()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stage = Stage::set(cores)?;
+    match &command {
+        Some(Command::Grow(grow)) => runtime.block_on(grow::measured(grow, &stage))?,
+        Some(Command::Crowd(crowd)) => runtime.block_on(crowd::measured(crowd, &stage))?,
+        _ => {
+            let lines = runtime.block_on(measured(&args, &stage));
+            if let Some(file) = &args.json {
+                std::fs::write(file, table::json(&lines)?)?;
+            }
+        }
     }
+    println!("\nOther programs kept {:.2} cores busy meanwhile.", others.cores());
     Ok(())
 }
 
-async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
-    let stage = Stage::set(cores)?;
+async fn measured(args: &Args, stage: &Stage) -> Vec<Line> {
     let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: args.bulk_mib << 20 };
     let mut running = Vec::new();
     for row in args.rows() {
-        match row.start(&stage) {
+        match row.start(stage) {
             Ok(started) => running.push(Rc::new(started)),
             Err(error) => eprintln!("{}: skipped: {error:#}", row.name()),
         }
@@ -107,11 +123,11 @@ async fn measured(args: &Args, cores: Cores) -> anyhow::Result<Vec<Line>> {
     table::print_head();
     let mut lines = Vec::new();
     for mode in args.modes() {
-        let taken = in_turns(mode, &running, &stage, settings, args.rounds).await;
+        let taken = in_turns(mode, &running, stage, settings, args.rounds).await;
         table::print(&taken);
         lines.extend(taken);
     }
-    Ok(lines)
+    lines
 }
 
 /// One mode for all rows, round by round, so that what disturbs this machine disturbs them alike.

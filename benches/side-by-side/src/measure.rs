@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -44,6 +44,13 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("a core cannot be chosen")
 }
 
+/// Lets this process, and what it starts from now on, have as many open files as it is allowed; returns how many.
+pub(crate) fn raise_open_files() -> anyhow::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
 /// Nanoseconds of a clock that all processes share.
 pub(crate) fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
@@ -57,6 +64,19 @@ impl Tree {
     /// User and system time so far, exact to the nanosecond; that of descendants that have ended is not in it.
     pub(crate) fn cpu(self) -> Duration {
         self.members().into_iter().filter_map(cpu_of).sum()
+    }
+
+    /// Time on a core of the threads of the process itself that have this name.
+    pub(crate) fn threads_cpu(self, name: &str) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0)).into_iter().flatten().flatten();
+        let named = tasks
+            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name));
+        // `Documentation/scheduler/sched-stats.rst`: the first field is the time on a core, in nanoseconds.
+        let spent = named.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse().ok()
+        });
+        spent.map(Duration::from_nanos).sum()
     }
 
     /// Resident memory now, in KiB.

@@ -1,4 +1,4 @@
-//! What all rows share: the names, the certificates, and who may ask.
+//! What all rows share: the names and the certificates.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,13 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use narrows::capability::{
-    Algorithm, AuthorityBlock, Capability, Context, Credentials, DelegationBlock, PrivateKey, Proof, Purpose, delegate,
-    mint,
-};
-use narrows::clock::UnixSeconds;
-use narrows::credential::Secret;
-use narrows::store::{Home, SecretStore, ca::Ca, keys, random};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -87,7 +80,7 @@ pub(crate) fn proxy_issuer(folder: &Path) -> anyhow::Result<rcgen::Issuer<'stati
     Ok(rcgen::Issuer::from_ca_cert_pem(&fs::read_to_string(ca_file(folder, PROXY))?, key)?)
 }
 
-fn private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn private(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o600))?)
 }
@@ -131,67 +124,4 @@ pub(crate) fn client_tls(ca: &Path) -> anyhow::Result<ClientConfig> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
-}
-
-/// Writes a home whose one service is the origin, and makes a sub-agent's credentials for it.
-pub(crate) fn home(folder: &Path, at: &Path, origin: SocketAddr) -> anyhow::Result<Agent> {
-    let home = Home::at(at)?;
-    home.create()?;
-    let now = UnixSeconds::now();
-    Ca::create(&home, &[], now)?;
-    let (root, _) = keys::create_root(&home)?;
-    let names = (0..COLD_NAMES).map(cold_name).chain([HOST.to_owned()]);
-    let dials: Vec<String> = names.map(|name| format!("'{name}:443' = '{origin}'")).collect();
-    let config = format!(
-        "listen = '127.0.0.1:0'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[upstream]\nextra_ca = '{ca}'\n\
-         connect_to = {{ {dials} }}\n[[service]]\nname = 'acme'\ncredential = 'acme'\n\
-         hosts = ['*.acme.test']\ninject = 'Authorization: Bearer {{secret}}'\n",
-        ca = ca_file(folder, ORIGIN).display(),
-        dials = dials.join(", "),
-    );
-    private(&home.config(), &config)?;
-    let secret = Secret::new(INJECTED.trim_start_matches("Bearer ").into()).context("the secret is not one")?;
-    SecretStore::new(&home).set(&"acme".parse()?, &secret)?;
-    Agent::new(&keys::read_private(&home.root_key())?, now)
-}
-
-/// Who holds a capability of two hops, and proves it anew for each tunnel.
-#[derive(Debug)]
-pub(crate) struct Agent {
-    capability: Capability,
-    key: PrivateKey,
-}
-
-impl Agent {
-    fn new(root: &PrivateKey, now: UnixSeconds) -> anyhow::Result<Self> {
-        let person = keys::generate(Algorithm::Ed25519)?;
-        let key = keys::generate(Algorithm::Ed25519)?;
-        let right = |operation: &str| ("acme".to_owned(), operation.to_owned());
-        let authority = AuthorityBlock {
-            holder: *person.public(),
-            user: Some("alice@example.com".to_owned()),
-            rights: vec![right("read"), right("write")],
-            caveats: vec![format!("check if time($time), $time < {}", now + 3 * 3600)],
-            budgets: Vec::new(),
-            rates: Vec::new(),
-        };
-        let delegation = DelegationBlock {
-            holder: *key.public(),
-            agent: Some("agent-1".to_owned()),
-            caveats: vec!["check if service(\"acme\"), path($path), $path.starts_with(\"/v1/items/\")".to_owned()],
-            budgets: Vec::new(),
-            rates: Vec::new(),
-        };
-        let minted = mint(root, 1, &authority, random::bytes()?)?;
-        let capability = delegate(&minted, &person, &delegation, random::bytes()?)?.seal()?;
-        Ok(Self { capability, key })
-    }
-
-    /// Good for one CONNECT to `target`.
-    pub(crate) fn credentials(&self, target: &str) -> anyhow::Result<String> {
-        let context = Context::new("local", Purpose::Connect { target });
-        let now = UnixSeconds::now();
-        let proof = Proof::sign(&self.key, &self.capability.sha256(), now, 60, random::bytes()?, &context)?;
-        Ok(Credentials { capability: self.capability.clone(), proof }.to_text())
-    }
 }

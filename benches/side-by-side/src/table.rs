@@ -124,7 +124,7 @@ fn with(value: Option<f64>, unit: &str) -> String {
 }
 
 /// Three digits that mean something.
-fn number(value: Option<f64>) -> String {
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => String::new(),
         Some(value) if value < 10.0 => format!("{value:.2}"),

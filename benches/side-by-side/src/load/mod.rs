@@ -1,11 +1,12 @@
 //! What clients do to a row, and what is counted meanwhile.
 
-mod bulk;
+pub(crate) mod bulk;
 mod events;
 mod fresh;
-mod requests;
+pub(crate) mod paced;
+pub(crate) mod requests;
 pub(crate) mod route;
-mod tunnels;
+pub(crate) mod tunnels;
 mod window;
 
 use std::rc::Rc;

@@ -149,7 +149,8 @@ pub(crate) fn get(uri: &str, authorization: &HeaderValue) -> anyhow::Result<Requ
 }
 
 fn ok(response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
-    ensure!(response.status() == StatusCode::OK, "answered {}", response.status());
+    let why = response.headers().get("proxy-status").and_then(|why| why.to_str().ok()).unwrap_or_default();
+    ensure!(response.status() == StatusCode::OK, "answered {} {why}", response.status());
     Ok(response)
 }
 

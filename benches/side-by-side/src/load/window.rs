@@ -11,8 +11,9 @@ use tokio::task::LocalSet;
 use super::Settings;
 use crate::measure::{Tree, Waits};
 
-/// Connections settle and caches fill before a window opens.
+/// Connections settle and caches fill before a window opens; each worker may make its proxy open another connection.
 const WARM_UP: Duration = Duration::from_millis(250);
+const WARM_UP_EACH: Duration = Duration::from_millis(1);
 
 /// What the workers of a load share.
 #[derive(Default)]
@@ -58,10 +59,11 @@ where
     W: Future<Output = anyhow::Result<()>> + 'static,
 {
     let local = LocalSet::new();
+    let warm_up = WARM_UP + WARM_UP_EACH * u32::try_from(workers.len()).unwrap_or(u32::MAX);
     let running: Vec<_> = workers.into_iter().map(|worker| local.spawn_local(worker)).collect();
     let (lasted, cpu) = local
         .run_until(async {
-            tokio::time::sleep(WARM_UP).await;
+            tokio::time::sleep(warm_up).await;
             let cpu = tree.map(Tree::cpu);
             let since = Instant::now();
             window.open.set(true);

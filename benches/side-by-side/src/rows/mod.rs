@@ -22,8 +22,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::home::{self, Agent, Shape};
 use crate::measure::{Cores, Tree};
-use crate::stage::{self, Agent, ORIGIN, Origins, PROXY};
+use crate::stage::{self, ORIGIN, Origins, PROXY};
 use external::Parts;
 use process::Process;
 
@@ -137,11 +138,20 @@ impl Row {
 
     /// Starts a fresh instance.
     pub(crate) fn start(self, stage: &Stage) -> anyhow::Result<Running> {
-        self.start_under(&[], stage)
+        self.start_as(stage, &[], &Shape::default())
+    }
+
+    /// The same, where Narrows has this shape; the others have none.
+    pub(crate) fn start_shaped(self, stage: &Stage, shape: &Shape) -> anyhow::Result<Running> {
+        self.start_as(stage, &[], shape)
     }
 
     /// The same under a program that counts what it does; for rows that this program plays itself.
     pub(crate) fn start_under(self, tool: &[OsString], stage: &Stage) -> anyhow::Result<Running> {
+        self.start_as(stage, tool, &Shape::default())
+    }
+
+    fn start_as(self, stage: &Stage, tool: &[OsString], shape: &Shape) -> anyhow::Result<Running> {
         let folder = stage.folder.path();
         let h2 = matches!(self, Self::BareH2 | Self::NarrowsH2);
         // Whoever only carries bytes lets the client choose.
@@ -156,7 +166,7 @@ impl Row {
             Self::BareH2 => vec!["bare".into(), folder.into(), to(), "--h2".into()],
             #[cfg(feature = "hudsucker")]
             Self::Hudsucker => vec!["hudsucker".into(), folder.into(), to()],
-            Self::Narrows | Self::NarrowsH2 => return start_narrows(tool, stage, running),
+            Self::Narrows | Self::NarrowsH2 => return start_narrows(stage, tool, shape, running),
             Self::Envoy => return start_external(stage, running, external::envoy),
             Self::Squid => {
                 let port = origin.port();
@@ -168,9 +178,9 @@ impl Row {
     }
 }
 
-fn start_narrows(tool: &[OsString], stage: &Stage, mut running: Running) -> anyhow::Result<Running> {
+fn start_narrows(stage: &Stage, tool: &[OsString], shape: &Shape, mut running: Running) -> anyhow::Result<Running> {
     let home = stage.home();
-    running.agent = Some(stage::home(stage.folder.path(), &home, running.origin)?);
+    running.agent = Some(home::write(stage.folder.path(), &home, running.origin, shape)?);
     running.ca = home.join("ca.pem");
     running.process = Some(part(tool, stage, vec!["narrows".into(), home.into()])?);
     Ok(running)
