@@ -244,6 +244,18 @@ impl Journal {
         Recorder::new(&self.shared)
     }
 
+    /// How many requests can be begun and without a line at once, beside those with large entries.
+    #[must_use]
+    pub fn in_flight_max(&self) -> usize {
+        self.shared.ring.slots()[0]
+    }
+
+    /// The same for requests with large entries.
+    #[must_use]
+    pub fn large_in_flight_max(&self) -> usize {
+        self.shared.ring.slots()[1]
+    }
+
     /// Counts a failure to authenticate: one line per client, code and second, on nobody's name. `None` is a client on a
     /// Unix socket. Counts of the running second die with a killed process.
     pub fn auth_failure(&self, client: Option<IpAddr>, code: &'static str) {
@@ -358,6 +370,12 @@ impl Entry {
     #[must_use]
     pub fn id(&self) -> Ulid {
         self.id
+    }
+
+    /// True when it takes one of the few large slots, for its path or chain is long.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.recorder.ring().is_large(self.slot)
     }
 
     /// Records how it ended. When this returns, the record outlives a kill; only then may the agent have the end of the

@@ -236,6 +236,16 @@ impl Ring {
         self.completion(ticket).store(slot + 1, Ordering::Release);
     }
 
+    /// True for a slot of the second class.
+    pub(super) fn is_large(&self, slot: u32) -> bool {
+        slot >= self.classes[1].first_slot
+    }
+
+    /// How many slots of either class there are.
+    pub(super) fn slots(&self) -> [usize; 2] {
+        [self.classes[0].slots, self.classes[1].slots]
+    }
+
     /// The slot that finished `nth` (from 0), once it has. For the writer alone, in order.
     pub(super) fn completed(&self, nth: u64) -> Option<u32> {
         self.completion(nth).load(Ordering::Acquire).checked_sub(1)

@@ -25,6 +25,10 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
     note("upstream.answer_head", was.answer_head != is.answer_head);
     note("upstream.answer_idle", was.answer_idle != is.answer_idle);
     note("limits.connections_max", was.connections_max != is.connections_max);
+    note("limits.authority_tunnels_max", was.authority_tunnels_max != is.authority_tunnels_max);
+    note("limits.authority_requests_max", was.authority_requests_max != is.authority_requests_max);
+    note("limits.authenticate", was.authenticate != is.authenticate);
+    note("limits.unread", was.unread != is.unread);
     note("limits.hops_max", was.hops_max != is.hops_max);
     note("limits.head_read", was.head_read != is.head_read);
     note("limits.client_idle", was.client_idle != is.client_idle);

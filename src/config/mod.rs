@@ -113,6 +113,15 @@ pub enum UpstreamRoots {
 pub struct Limits {
     /// Client connections at once; one more is closed at once.
     pub connections_max: usize,
+    /// Tunnels at once of the holders of one authority block; half of `connections_max` where it is not given.
+    pub authority_tunnels_max: Option<usize>,
+    /// Requests under way at once of the holders of one authority block; half of `journal.in_flight_max` where it is
+    /// not given.
+    pub authority_requests_max: Option<usize>,
+    /// A connection on which nobody has authenticated is closed after this long.
+    pub authenticate: Duration,
+    /// A client that takes nothing of what waits for it for this long is cut off.
+    pub unread: Duration,
     /// From the first byte of a request's head to its last.
     pub head_read: Duration,
     /// A client's connection may idle this long between requests.
@@ -144,6 +153,10 @@ impl Default for Limits {
         let minutes = |n| Duration::from_mins(n);
         Self {
             connections_max: 4096,
+            authority_tunnels_max: None,
+            authority_requests_max: None,
+            authenticate: Duration::from_secs(30),
+            unread: minutes(5),
             head_read: Duration::from_secs(15),
             // Clients keep connections for a minute or two; closing first makes their next request fail.
             client_idle: minutes(3),

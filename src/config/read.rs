@@ -271,6 +271,16 @@ fn read_limits(top: &mut Table<'_, '_>, limits: &mut Limits) {
     if let Some(number) = bounded(&mut table, "connections_max", 1, 1 << 20) {
         limits.connections_max = number;
     }
+    for (key, limit) in [
+        ("authority_tunnels_max", &mut limits.authority_tunnels_max),
+        ("authority_requests_max", &mut limits.authority_requests_max),
+    ] {
+        if let Some(number) = bounded(&mut table, key, 1, 1 << 20) {
+            *limit = Some(number);
+        }
+    }
+    duration(&mut table, "authenticate", &mut limits.authenticate);
+    duration(&mut table, "unread", &mut limits.unread);
     if let Some(number) = bounded(&mut table, "hops_max", 0, 32) {
         limits.hops_max = u32::try_from(number).unwrap_or(limits.hops_max);
     }

@@ -14,3 +14,4 @@ pub mod pool;
 mod provider;
 pub mod rewind;
 pub mod trust;
+pub mod unread;

@@ -11,9 +11,11 @@ use http::header::PROXY_AUTHORIZATION;
 
 use super::Proxy;
 use super::live::Snapshot;
+use super::share::Seat;
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
-    Account, Capability, Context, Credentials, Proven, PublicKey, Purpose, Verified, claimed_holder, verify,
+    Account, Block, BlockId, Capability, Context, Credentials, Proven, PublicKey, Purpose, Verified, claimed_holder,
+    verify,
 };
 use crate::clock::UnixSeconds;
 use crate::net::listener::Peer;
@@ -36,6 +38,8 @@ pub(super) struct Authenticated {
     pub(super) client: Box<str>,
     /// Authority ends here, whatever a capability says: a presentation's end, or the longest age of a tunnel.
     pub(super) ends_at: UnixSeconds,
+    /// Its place among the tunnels of its authority.
+    pub(super) seat: Seat,
     /// The random part of the request ids.
     pub(super) id_base: u128,
 }
@@ -81,8 +85,12 @@ pub(super) fn authenticate(
         ProofKind::Connect | ProofKind::Request => now + proxy.limits.tunnel_age_max.as_secs(),
     };
     let id_base = random::bytes::<16>().map_err(|_| Challenge::new(Code::Overloaded, "no randomness"))?;
+    let authority = verified.blocks().first().map_or(BlockId([0; 32]), Block::id);
+    let seat = proxy.shares.seat(authority);
+    let seat = seat.ok_or_else(|| Challenge::new(Code::Overloaded, "this authority has too many tunnels"))?;
     Ok(Authenticated {
         proxy: Arc::clone(proxy),
+        seat,
         identity: identity(&verified, proven.kind()),
         root,
         proof: proven.kind(),

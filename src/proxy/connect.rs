@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -18,6 +19,7 @@ use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
 use crate::net::listener::{Peer, Stream};
+use crate::net::unread::Unread;
 use crate::policy::Code;
 use crate::request::{Scheme, Target};
 use crate::store::random;
@@ -28,19 +30,31 @@ pub(super) struct Outer {
     pub(super) peer: Peer,
     pub(super) drain: Drain,
     guard: Arc<GuardState>,
+    /// Somebody has, at least once, on this connection.
+    authenticated: AtomicBool,
 }
 
 /// Serves one accepted connection until it ends, or becomes a tunnel.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: Stream, peer: Peer, drain: Drain) {
-    let guarded = Guard::new(stream, proxy.limits.head_read);
-    let outer = Arc::new(Outer { guard: guarded.state(), proxy: Arc::clone(&proxy), peer, drain: drain.clone() });
+    let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
+    let (authenticated, guard) = (AtomicBool::new(false), guarded.state());
+    let outer = Arc::new(Outer { guard, authenticated, proxy: Arc::clone(&proxy), peer, drain: drain.clone() });
+    let strangers_end = stranger(Arc::clone(&outer));
     let service = hyper::service::service_fn(move |request| {
         let outer = Arc::clone(&outer);
         async move { Ok::<_, Infallible>(answer(&outer, request).await) }
     });
     let connection = http1(&proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, std::future::pending()).await;
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, strangers_end).await;
+}
+
+/// Ends when nobody has authenticated on the connection for too long; never, where somebody has.
+async fn stranger(outer: Arc<Outer>) {
+    tokio::time::sleep(outer.proxy.limits.authenticate).await;
+    if outer.authenticated.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// hyper's server, with the timer without which its header timeout does nothing.
@@ -84,6 +98,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
         Ok(authenticated) => authenticated,
         Err(challenge) => return challenged(outer, &challenge),
     };
+    outer.authenticated.store(true, Ordering::Relaxed);
     let Ok(target) = Target::parse(&asked) else {
         let refusal = Refusal::new(Code::Misdirected, "the CONNECT names no plain host and port").closing();
         return refused(&authenticated, None, &refusal);
@@ -124,6 +139,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
     match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
         Ok(authenticated) => {
+            outer.authenticated.store(true, Ordering::Relaxed);
             let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot));
             exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), &outer.drain).await
         }

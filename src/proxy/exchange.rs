@@ -113,6 +113,10 @@ pub(super) struct Exchange {
     started: Instant,
     entry: Option<Entry>,
     reservation: Option<Arc<Reservation>>,
+    /// Whether its authority had room for one more request.
+    within_share: bool,
+    /// Whether it holds one of its authority's places for requests with a large entry.
+    large: bool,
     foreign: bool,
     /// The newest moment that was looked at, for those who need not know better.
     seen: Instant,
@@ -135,6 +139,7 @@ impl Exchange {
     /// Opens the journal entry. Everything that can still go wrong is then on its line.
     pub(super) fn open(opening: Opening) -> Result<Box<Self>, Refused> {
         let Opening { tunnel, view, ask, style, version, foreign, event } = opening;
+        let within_share = tunnel.who.seat.begin();
         let started = Instant::now();
         let time_ms = unix_ms();
         let id = tunnel.next_id(time_ms);
@@ -168,6 +173,8 @@ impl Exchange {
                 started,
                 entry,
                 reservation: None,
+                within_share,
+                large: false,
                 foreign,
                 seen: started,
                 upstream_ms: None,
@@ -175,9 +182,20 @@ impl Exchange {
             })
         };
         if let Ok(entry) = entry {
-            return Ok(exchange(Some(entry)));
+            return exchange(Some(entry)).seated();
         }
         Err(exchange(None).refuse(unrecorded()))
+    }
+
+    /// Takes its place among the requests of its authority.
+    fn seated(mut self: Box<Self>) -> Result<Box<Self>, Refused> {
+        let seat = &self.tunnel.who.seat;
+        let is_large = self.entry.as_ref().is_some_and(Entry::is_large);
+        self.large = is_large && seat.begin_large();
+        if self.within_share && self.large == is_large {
+            return Ok(self);
+        }
+        Err(self.refuse(Refusal::new(Code::Overloaded, "this authority has too many requests under way")))
     }
 
     /// The exchange that a plain tunnel is.
@@ -357,6 +375,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.close(Ending::Aborted, None, None, Instant::now());
+        self.tunnel.who.seat.end();
+        if self.large {
+            self.tunnel.who.seat.end_large();
+        }
     }
 }
 

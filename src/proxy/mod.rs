@@ -27,6 +27,7 @@ mod passthrough;
 mod relay;
 mod respond;
 mod rewrite;
+mod share;
 mod scrub;
 mod terminate;
 mod tunnel;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use body::Uplink;
+use share::{Bounds, Shares};
 
 use crate::audit::Journal;
 use crate::capability::{Ledger, ReplayCache, VerifiedCache};
@@ -74,6 +76,7 @@ pub struct Proxy {
     pool: Pool<Uplink>,
     verified: VerifiedCache,
     replay: ReplayCache,
+    shares: Shares,
 }
 
 /// The parts that whoever starts a proxy puts together.
@@ -97,6 +100,11 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { audience, limits, live, journal, leaves, dialer } = parts;
+        let shares = Shares::new(Bounds {
+            tunnels: limits.authority_tunnels_max.unwrap_or((limits.connections_max / 2).max(1)),
+            requests: limits.authority_requests_max.unwrap_or((journal.in_flight_max() / 2).max(1)),
+            large: (journal.large_in_flight_max() / 2).max(1),
+        });
         Arc::new(Self {
             audience,
             limits,
@@ -109,6 +117,7 @@ impl Proxy {
             pool: Pool::default(),
             verified: VerifiedCache::new(),
             replay: ReplayCache::new(),
+            shares,
         })
     }
 }

@@ -21,6 +21,7 @@ use super::terminate::{UNRECOGNIZED_NAME, names, raw};
 use super::tunnel::Tunnel;
 use crate::net::listener::Stream;
 use crate::net::rewind::Rewind;
+use crate::net::unread::Unread;
 use crate::policy::Code;
 
 /// A ClientHello is at most this long here; the largest with post-quantum shares is about 2 KiB.
@@ -82,7 +83,7 @@ struct Hello {
 }
 
 /// Reads one whole ClientHello and keeps its bytes; `None` when the client sends anything else.
-async fn client_hello(client: &mut Rewind<Stream>) -> Option<Hello> {
+async fn client_hello(client: &mut Rewind<Unread<Stream>>) -> Option<Hello> {
     let mut acceptor = Acceptor::default();
     let mut bytes = BytesMut::new();
     while bytes.len() < HELLO_BYTES_MAX {

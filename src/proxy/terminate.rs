@@ -26,6 +26,7 @@ use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, waits_for_answer};
 use crate::net::listener::Stream;
 use crate::net::rewind::Rewind;
+use crate::net::unread::Unread;
 use crate::policy::Code;
 use crate::request::{Host, Scheme, Target};
 
@@ -89,8 +90,8 @@ async fn begin(authenticated: Authenticated, target: Target, upgrade: OnUpgrade,
 }
 
 /// The client's connection below hyper, with what was read of it.
-pub(super) fn raw(upgraded: Upgraded) -> Option<Rewind<Stream>> {
-    let parts = upgraded.downcast::<TokioIo<Guard<Stream>>>().ok()?;
+pub(super) fn raw(upgraded: Upgraded) -> Option<Rewind<Unread<Stream>>> {
+    let parts = upgraded.downcast::<TokioIo<Guard<Unread<Stream>>>>().ok()?;
     let (left, stream) = parts.io.into_inner().into_parts();
     let mut prefix = BytesMut::from(&parts.read_buf[..]);
     prefix.extend_from_slice(&left);
@@ -98,7 +99,7 @@ pub(super) fn raw(upgraded: Upgraded) -> Option<Rewind<Stream>> {
 }
 
 /// The first byte, left in place; `None` when the client closes without one.
-async fn peek(stream: &mut Rewind<Stream>) -> std::io::Result<Option<u8>> {
+async fn peek(stream: &mut Rewind<Unread<Stream>>) -> std::io::Result<Option<u8>> {
     if stream.prefix().is_empty() {
         let mut first = [0; 1];
         if stream.read(&mut first).await? == 0 {
@@ -112,7 +113,7 @@ async fn peek(stream: &mut Rewind<Stream>) -> std::io::Result<Option<u8>> {
 async fn terminate(
     authenticated: Authenticated,
     target: Target,
-    stream: Rewind<Stream>,
+    stream: Rewind<Unread<Stream>>,
     drain: Drain,
 ) -> Option<Serving> {
     let proxy = Arc::clone(&authenticated.proxy);

@@ -10,6 +10,7 @@ mod lifecycle;
 mod names;
 mod plain;
 mod scrub;
+mod shares;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
