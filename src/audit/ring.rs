@@ -131,7 +131,7 @@ impl Class {
         Self { first_slot: u32::try_from(first_slot).unwrap_or(u32::MAX), first_word, slot_words, slots, taken }
     }
 
-    /// Sets a free bit and returns its slot. Every thread looks in a place of its own first.
+    /// Sets a free bit and returns its slot, in a bounded number of steps. Every thread looks in a place of its own first.
     fn claim(&self) -> Option<u32> {
         // Nine is odd, so that threads spread over all words, and more than the eight words of a cache line.
         let start = place_of_this_thread().wrapping_mul(9);
@@ -139,13 +139,15 @@ impl Class {
             let place = start.wrapping_add(step) % self.taken.len();
             let word = self.taken.get(place)?;
             let mut seen = word.load(Ordering::Relaxed);
+            // No bit is tried twice: at most 64 steps a word, whatever others do meanwhile.
             while seen != u64::MAX {
-                let bit = seen.trailing_ones();
+                let number = seen.trailing_ones();
+                let bit = 1 << number;
                 // Acquire: what the writer read from this slot, it read before we write.
-                match word.compare_exchange_weak(seen, seen | 1 << bit, Ordering::Acquire, Ordering::Relaxed) {
-                    Ok(_) => return Some(self.first_slot + u32::try_from(place * 64).ok()? + bit),
-                    Err(now) => seen = now,
+                if word.fetch_or(bit, Ordering::Acquire) & bit == 0 {
+                    return Some(self.first_slot + u32::try_from(place * 64).ok()? + number);
                 }
+                seen |= bit;
             }
         }
         None
