@@ -15,7 +15,7 @@ use super::Cost;
 const TOLERANCE: f64 = 0.05;
 /// The threads that serve a request may take so many times what those of the bare pass-through take. In the profile that
 /// is shipped the ratio is smaller, and its goal is 1.25 (`docs/performance.md`).
-const REQUEST_RATIO_MAX: f64 = 1.28;
+const REQUEST_RATIO_MAX: f64 = 1.36;
 
 /// See the module.
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_request_that_costs_too_many_times_the_bare_one_fails_whatever_the_baseline_says() {
         let holds = |narrows| Baseline::of(&counted(narrows)).holds(&counted(narrows), Path::new("baseline.json"));
-        assert!(holds(1280).is_ok() && holds(1281).is_err());
+        assert!(holds(1360).is_ok() && holds(1361).is_err());
     }
 
     #[test]
