@@ -9,6 +9,8 @@ use compression_codecs::zstd::params::DParameter;
 use compression_codecs::{BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use http::header::{self, HeaderMap};
 
+use crate::policy::Code;
+
 /// The largest piece that is given out.
 const PIECE_BYTES: usize = 16 * 1024;
 /// The window that a zstd content coding may have, as a power of two: 8 MiB (RFC 9659 §3).
@@ -28,10 +30,26 @@ pub(super) enum Coding {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnknownCoding;
 
-/// The coded bytes are not what their coding says, or end too early.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer's content coding is broken")]
-pub(super) struct BadCoding;
+/// Why a compressed body does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadCoding {
+    /// The bytes are not what their coding says, or end too early.
+    #[error("the answer's content coding is broken")]
+    Broken,
+    /// It holds the secret where it cannot be taken out.
+    #[error("the answer holds the secret in compressed form")]
+    Echo,
+}
+
+impl BadCoding {
+    /// What the journal says of it.
+    pub(super) const fn code(self) -> Code {
+        match self {
+            Self::Broken => Code::UpstreamProtocol,
+            Self::Echo => Code::BodyUnreadable,
+        }
+    }
+}
 
 impl Coding {
     /// The one coding of an answer; `None` when it has none.
@@ -109,11 +127,11 @@ impl Decoder {
 
     /// The coded bytes have ended. An answer without any is empty, not broken.
     pub(super) fn finish(&self) -> Result<(), BadCoding> {
-        if self.ended || !self.started { Ok(()) } else { Err(BadCoding) }
+        if self.ended || !self.started { Ok(()) } else { Err(BadCoding::Broken) }
     }
 
     fn decode(&mut self) -> Result<Vec<u8>, BadCoding> {
-        let Some(inner) = &mut self.inner else { return Err(BadCoding) };
+        let Some(inner) = &mut self.inner else { return Err(BadCoding::Broken) };
         let mut piece = vec![0; PIECE_BYTES];
         let mut output = WriteBuffer::new_initialized(&mut piece);
         let mut input = PartialBuffer::new(&*self.input);
@@ -123,11 +141,11 @@ impl Decoder {
         } else {
             inner.decode(&mut input, &mut output)
         };
-        self.ended = done.map_err(|_| BadCoding)?;
+        self.ended = done.map_err(|_| BadCoding::Broken)?;
         let (read, written) = (input.written_len(), output.written_len());
         self.full = !self.ended && written == PIECE_BYTES;
         if read == 0 && written == 0 && !self.ended && !self.input.is_empty() {
-            return Err(BadCoding);
+            return Err(BadCoding::Broken);
         }
         drop(self.input.split_to(read));
         piece.truncate(written);
@@ -146,7 +164,7 @@ impl Decoder {
             return Ok(false);
         }
         self.ended = false;
-        self.inner.as_mut().ok_or(BadCoding)?.reinit().map_err(|_| BadCoding)?;
+        self.inner.as_mut().ok_or(BadCoding::Broken)?.reinit().map_err(|_| BadCoding::Broken)?;
         Ok(true)
     }
 

@@ -20,6 +20,7 @@ mod forward;
 mod frames;
 mod hop;
 mod inbound;
+mod inspect;
 mod limits;
 mod live;
 mod metrics;

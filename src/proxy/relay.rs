@@ -39,11 +39,12 @@ impl Answered {
     /// [`Refused`] when it cannot be scanned for the secret that was injected.
     pub(super) fn relay(self) -> Result<Response<Reply>, Refused> {
         let Self { exchange, mut response, connection } = self;
+        let is_coded = scrub::is_transfer_coded(response.headers());
         hop::strip_answer(response.headers_mut());
         let (mut parts, incoming) = response.into_parts();
         let has_content = !exchange.is_answered_by_head(parts.status) && !incoming.is_end_stream();
         let filter = match exchange.view().scrubbing() {
-            Some(scrubbing) => match scrub::answer(scrubbing, &mut parts.headers, has_content) {
+            Some(scrubbing) => match scrub::answer(scrubbing, &mut parts.headers, has_content, is_coded) {
                 Ok(filter) => Some(filter).filter(|_| !incoming.is_end_stream()),
                 Err(refusal) => return Err(exchange.refuse(refusal)),
             },
@@ -180,8 +181,13 @@ impl Relay {
         loop {
             match self.filtered() {
                 Ok(Some(frame)) => return self.pass(frame, cx),
+                Ok(None) if self.filter.as_ref().is_some_and(Filter::is_busy) => {
+                    // Others have a turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(None) => {}
-                Err(error) => return self.cut(Code::UpstreamProtocol, error.into()),
+                Err(error) => return self.cut(error.code(), error.into()),
             }
             match (Pin::new(&mut self.inner).poll_frame(cx), &mut self.filter) {
                 (Poll::Ready(Some(Ok(frame))), None) => return self.pass(frame, cx),

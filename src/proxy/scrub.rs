@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
 use super::coding::{BadCoding, Coding, Decoder};
+use super::inspect::{Inspection, Look};
 use super::respond::Refusal;
 use crate::credential::Scrubber;
 use crate::service::Scrubbing;
@@ -60,8 +61,19 @@ pub(super) fn fields(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a message came in a transfer coding besides chunks (RFC 9112 §7): nobody takes it off.
+pub(super) fn is_transfer_coded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TRANSFER_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    values.flat_map(|value| value.split(',')).any(|coding| !coding.trim().eq_ignore_ascii_case("chunked"))
+}
+
 /// Takes the secret out of an answer's head, and says how its body is read.
-pub(super) fn answer(scrubbing: &Scrubbing, headers: &mut HeaderMap, has_content: bool) -> Result<Filter, Refusal> {
+pub(super) fn answer(
+    scrubbing: &Scrubbing,
+    headers: &mut HeaderMap,
+    has_content: bool,
+    is_transfer_coded: bool,
+) -> Result<Filter, Refusal> {
     fields(scrubbing, headers);
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     let coding = Coding::of(headers);
@@ -71,14 +83,16 @@ pub(super) fn answer(scrubbing: &Scrubbing, headers: &mut HeaderMap, has_content
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_RANGES);
     }
-    let reading = match (coding, is_compressed_grpc(headers)) {
+    let reading = match (coding, is_transfer_coded || is_compressed_grpc(headers)) {
         _ if !has_content => Reading::Plain,
         (Ok(None), false) => Reading::Plain,
         (Ok(Some(coding)), false) => Reading::Coded(Box::new(Decoder::new(coding))),
         _ if scrubbing.answers.unreadable => Reading::Not,
         (Err(_), _) => return Err(Refusal::unreadable_answer("the answer is in a coding that cannot be scanned")),
         (Ok(_), true) => {
-            return Err(Refusal::unreadable_answer("the answer's messages are compressed, so they cannot be scanned"));
+            return Err(Refusal::unreadable_answer(
+                "the answer's messages, or its transfer, are in a coding that cannot be scanned",
+            ));
         }
     };
     Ok(Filter::new(scrubbing.clone(), reading))
@@ -93,6 +107,10 @@ pub(super) struct Filter {
     scrubbing: Scrubbing,
     reading: Reading,
     scrubber: Scrubber,
+    /// Of a body that is compressed without saying so.
+    inspection: Option<Box<Inspection>>,
+    begun: bool,
+    busy: bool,
     /// Out of the scrubber, and not yet a frame.
     ready: Option<Bytes>,
     /// Made ahead, so that the last frame is known to be the last.
@@ -119,6 +137,9 @@ impl Filter {
             scrubbing,
             reading,
             scrubber,
+            inspection: None,
+            begun: false,
+            busy: false,
             ready: None,
             peeked: None,
             pending: 0,
@@ -134,8 +155,7 @@ impl Filter {
             Ok(data) => {
                 self.pending += data.len() as u64;
                 match &mut self.reading {
-                    Reading::Plain if last => self.ready = self.scrubber.push_last(data),
-                    Reading::Plain => self.ready = self.scrubber.push(data),
+                    Reading::Plain => self.push_plain(data, last),
                     Reading::Coded(decoder) => decoder.push(data),
                     Reading::Not => self.ready = Some(data),
                 }
@@ -148,6 +168,21 @@ impl Filter {
                 self.end();
             }
         }
+    }
+
+    fn push_plain(&mut self, data: Bytes, last: bool) {
+        if !self.begun && !self.scrubbing.answers.unreadable {
+            self.inspection = Inspection::of(&data, &self.scrubbing.patterns).map(Box::new);
+        }
+        self.begun |= !data.is_empty();
+        self.ready = match &mut self.inspection {
+            Some(inspection) => {
+                inspection.push(data);
+                None
+            }
+            None if last => self.scrubber.push_last(data),
+            None => self.scrubber.push(data),
+        };
     }
 
     /// The content has ended.
@@ -171,9 +206,20 @@ impl Filter {
     }
 
     fn make(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
+        self.busy = false;
         loop {
             if let Some(data) = self.ready.take().or_else(|| self.scrubber.ready()) {
                 return Ok(Some(Frame::data(data)));
+            }
+            if let Some(inspection) = &mut self.inspection {
+                if inspection.look(self.ended)? == Look::Unfinished {
+                    self.busy = true;
+                    return Ok(None);
+                }
+                if let Some(data) = inspection.next() {
+                    self.ready = self.scrubber.push(data);
+                    continue;
+                }
             }
             if let Reading::Coded(decoder) = &mut self.reading
                 && let Some(piece) = decoder.next()?
@@ -193,6 +239,11 @@ impl Filter {
             }
             self.ready = self.scrubber.finish();
         }
+    }
+
+    /// Whether there is work left that waits for nobody.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Whether nothing comes any more.

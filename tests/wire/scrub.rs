@@ -277,6 +277,36 @@ fn what_cannot_be_read_is_refused_unless_the_service_lets_it_pass() {
         let answer = &answers(&world, 1)[0];
         assert_eq!((answer.status(), answer.text()), (200, "opaque".to_owned()), "{headers}");
     }
+    let coded = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".to_vec();
+    let answer = &answers(&origin_of([vec![coded]]), 1)[0];
+    assert_eq!(answer.status(), 502, "{answer:?}");
+}
+
+#[test]
+fn what_is_compressed_without_saying_so_ends_where_it_holds_the_secret() {
+    let text = |secret: &str| format!("{}{{\"you\": \"{secret}\"}}\n", "0123456789".repeat(5000));
+    let gzip = |text: &str| in_every_coding(text.as_bytes()).swap_remove(0).1;
+    for part in [1, usize::MAX] {
+        let coded = gzip(&text(SECRET));
+        let parts: Vec<&[u8]> = coded.chunks(part).collect();
+        let world = origin_of([chunked("", &parts)]);
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        assert!(!tunnel.rest().ends_with(b"0\r\n\r\n"), "in parts of {part}");
+        let line = world.env.journal_line(|line| line["path"] == "/v1/items");
+        assert_eq!(line["code"], "body_unreadable", "{line}");
+    }
+    let mut archive = gzip(&text(TWIN));
+    let zeros = gzip(&"\0".repeat(8 << 20));
+    let bytes: Vec<&[u8]> = archive.chunks(1).collect();
+    let world = origin_of([plain("", &archive), chunked("", &bytes), plain("", &zeros)]);
+    let answers = answers(&world, 3);
+    assert!(answers[0].body == archive && answers[1].body == archive && answers[2].body == zeros);
+    // What only looks like gzip is passed too.
+    archive.truncate(20);
+    archive.extend([0xff; 20]);
+    let answers = self::answers(&origin_of([plain("", &archive), plain("", b"\x1f")]), 2);
+    assert!(answers[0].body == archive && answers[1].body == b"\x1f");
 }
 
 #[test]

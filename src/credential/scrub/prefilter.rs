@@ -12,6 +12,8 @@ use super::spelling::{Kind, LEADS, Needle, names};
 
 /// No window is longer: hardly anything is gained by it.
 const WINDOW_BYTES_MAX: usize = 16;
+/// No number of an HTML reference that a needle's character has is longer, zeros included.
+const NUMBER_BYTES_MAX: usize = 16;
 /// Pairs of bytes share this many shifts.
 const SHIFTS: usize = 4096;
 
@@ -184,7 +186,22 @@ fn escaped(text: &[u8]) -> Escaped {
                 after => after,
             }
         }
+        [b'&', b'#', b'x' | b'X', rest @ ..] => reference(rest, 16),
+        [b'&', b'#', rest @ ..] => reference(rest, 10),
         _ => Escaped::Unknown,
+    }
+}
+
+/// The number of an HTML reference, and its semicolon.
+fn reference(text: &[u8], base: u32) -> Escaped {
+    let length = text.iter().take(NUMBER_BYTES_MAX).take_while(|&&byte| char::from(byte).is_digit(base)).count();
+    let (digits, rest) = text.split_at(length);
+    let value = std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, base).ok());
+    match (rest.first(), value) {
+        (None, _) => Escaped::Unknown,
+        (Some(b';'), Some(value)) if value < 0x80 => Escaped::Byte(value.to_le_bytes()[0]),
+        (Some(b';'), Some(_)) => Escaped::BeyondAscii,
+        _ => Escaped::Nothing,
     }
 }
 
