@@ -1,11 +1,17 @@
 //! What it costs to scan answers for secrets: text without any, text full of near-misses, one secret and four.
 
-#![expect(clippy::expect_used, reason = "a bench")]
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compression_codecs::brotli::params::EncoderParams;
+use compression_codecs::core::Level;
+use compression_codecs::core::util::{PartialBuffer, WriteBuffer};
+use compression_codecs::{
+    BrotliDecoder, BrotliEncoder, DecodeV2, EncodeV2, GzipDecoder, GzipEncoder, ZstdDecoder, ZstdEncoder,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
 use narrows::credential::{Injection, Patterns, Scrubber, Secret};
@@ -73,6 +79,74 @@ fn bodies(c: &mut Criterion) {
     }
 }
 
+/// A text of words that repeat about as often as those of an API's answer do.
+fn words() -> Vec<u8> {
+    let random = random().concat();
+    let rows = random.chunks_exact(6).map(|six| {
+        let [a, b, c, ..] = *six else { unreachable!("six bytes") };
+        format!(
+            "{{\"id\":{},\"login\":\"user-{a:x}{b:x}\",\"node_id\":\"MDQ6{}=\",\"type\":\"User\",\"site_admin\":false}},\n",
+            u32::from(a) * 70_001 + u32::from(b),
+            hex::encode(&six[c as usize % 3..])
+        )
+    });
+    let mut text = Vec::new();
+    rows.take_while(|row| {
+        text.extend_from_slice(row.as_bytes());
+        text.len() < PARTS * PART_BYTES
+    })
+    .for_each(drop);
+    text.truncate(PARTS * PART_BYTES);
+    text
+}
+
+fn encoded(encoder: &mut dyn EncodeV2, text: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 2 * text.len()];
+    let mut output = WriteBuffer::new_initialized(&mut out);
+    let mut input = PartialBuffer::new(text);
+    while !input.unwritten().is_empty() {
+        encoder.encode(&mut input, &mut output).expect("encoded");
+    }
+    while !encoder.finish(&mut output).expect("finished") {}
+    let written = output.written_len();
+    out.truncate(written);
+    out
+}
+
+fn decode(decoder: &mut dyn DecodeV2, coded: &[u8], room: &mut [u8]) {
+    let mut input = PartialBuffer::new(coded);
+    loop {
+        let mut output = WriteBuffer::new_initialized(room);
+        let done = decoder.decode(&mut input, &mut output).expect("decoded");
+        black_box(output.written());
+        if done {
+            break;
+        }
+    }
+}
+
+/// What reading an answer costs that comes in a coding, and what putting the coding on again would.
+fn codings(c: &mut Criterion) {
+    let text = words();
+    let gzip = |level: u32| GzipEncoder::new(flate2::Compression::new(level).into());
+    let brotli = || BrotliEncoder::new(EncoderParams::default().quality(Level::Precise(4)));
+    let coded = [encoded(&mut gzip(6), &text), encoded(&mut brotli(), &text), encoded(&mut ZstdEncoder::new(3), &text)];
+    let mut room = vec![0; PART_BYTES];
+    let mut group = c.benchmark_group("codings, 1 MiB");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("decode gzip", |b| b.iter(|| decode(&mut GzipDecoder::new(), &coded[0], &mut room)));
+    group.bench_function("decode br", |b| b.iter(|| decode(&mut BrotliDecoder::new(), &coded[1], &mut room)));
+    group.bench_function("decode zstd", |b| b.iter(|| decode(&mut ZstdDecoder::new(), &coded[2], &mut room)));
+    group.sample_size(10);
+    group.bench_function("encode gzip 1", |b| b.iter(|| encoded(&mut gzip(1), &text)));
+    group.bench_function("encode gzip 6", |b| b.iter(|| encoded(&mut gzip(6), &text)));
+    group.bench_function("encode br 4", |b| b.iter(|| encoded(&mut brotli(), &text)));
+    group.bench_function("encode zstd 3", |b| b.iter(|| encoded(&mut ZstdEncoder::new(3), &text)));
+    group.finish();
+    let sizes = coded.map(|coded| coded.len());
+    println!("bytes coded of {}: {sizes:?} (gzip, br, zstd)", text.len());
+}
+
 fn headers(c: &mut Criterion) {
     let patterns = patterns(1, None);
     let headers: HeaderMap = [
@@ -102,5 +176,5 @@ fn compile(c: &mut Criterion) {
     c.bench_function("make the patterns of a secret", |b| b.iter(|| patterns(1, Some(&basic))));
 }
 
-criterion_group!(benches, bodies, headers, compile);
+criterion_group!(benches, bodies, codings, headers, compile);
 criterion_main!(benches);
