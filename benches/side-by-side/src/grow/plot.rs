@@ -19,11 +19,11 @@ const TOP: f64 = 62.0;
 const BOTTOM: f64 = 48.0;
 
 const STYLE: &str = "\
-.back{fill:#fff}.grid{stroke:#d8dee4;stroke-width:1}text{font:12px system-ui,sans-serif;fill:#424a53}\
-.title{font-weight:600;fill:#1f2328}.value{font-size:10px}.s0{--c:#6e7781}.s1{--c:#0969da}.s2{--c:#bc4c00}\
-path{fill:none;stroke:var(--c);stroke-width:2}circle,.key{fill:var(--c)}\
-@media(prefers-color-scheme:dark){.back{fill:#0d1117}.grid{stroke:#30363d}text{fill:#9da7b3}.title{fill:#e6edf3}\
-.s0{--c:#8b949e}.s1{--c:#58a6ff}.s2{--c:#f0883e}}";
+.back{fill:#fff}.grid{stroke:#d8dee4}text{font:12px system-ui,sans-serif;fill:#424a53}.title{font-weight:600;fill:#1f2328}\
+.value{font-size:10px}path{fill:none}.line{stroke-width:2}.s0{stroke:#6e7781}.s1{stroke:#0969da}.s2{stroke:#bc4c00}\
+.f0{fill:#6e7781}.f1{fill:#0969da}.f2{fill:#bc4c00}@media(prefers-color-scheme:dark){.back{fill:#0d1117}\
+.grid{stroke:#30363d}text{fill:#9da7b3}.title{fill:#e6edf3}.s0{stroke:#8b949e}.s1{stroke:#58a6ff}.s2{stroke:#f0883e}\
+.f0{fill:#8b949e}.f1{fill:#58a6ff}.f2{fill:#f0883e}}";
 
 /// The panels side by side.
 pub(crate) fn svg(panels: &[(Panel, Vec<Series>)]) -> String {
@@ -79,14 +79,13 @@ fn draw(svg: &mut String, panel: &Panel, series: &[Series]) {
     let all = || series.iter().flat_map(|series| &series.points);
     let x = across(panel, all().map(|point| point.0).fold(0.0, f64::max));
     let (y, ticks) = up(panel, all().map(|point| point.1));
-    let _ = writeln!(svg, "<text class=\"title\" x=\"12\" y=\"22\">{}</text>", panel.title);
+    let _ = writeln!(svg, "<text class=\"title\" x=\"12\" y=\"22\">{}, {}</text>", panel.title, panel.y);
     for tick in ticks {
         let at = y.y(tick);
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/>", WIDTH - RIGHT);
-        let label = if tick == 0.0 { format!("0 {}", panel.y) } else { tick.to_string() };
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0);
+        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>", LEFT - 6.0, at + 4.0);
     }
-    for value in across_ticks(panel, &x) {
+    for value in panel.points.iter().map(|point| point.x).step_by(panel.label_every) {
         let (at, bottom) = (x.x(value), HEIGHT - BOTTOM + 16.0);
         let label = amount(panel, value);
         let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{bottom}\" text-anchor=\"middle\">{label}</text>");
@@ -95,12 +94,10 @@ fn draw(svg: &mut String, panel: &Panel, series: &[Series]) {
     let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>", HEIGHT - 12.0, panel.x);
     let mut key = 12.0;
     for (number, series) in series.iter().enumerate() {
-        let _ = writeln!(svg, "<g class=\"s{number}\">");
-        let _ = writeln!(svg, "<rect class=\"key\" x=\"{key}\" y=\"35\" width=\"12\" height=\"4\"/>");
+        let _ = writeln!(svg, "<rect class=\"f{number}\" x=\"{key}\" y=\"35\" width=\"12\" height=\"4\"/>");
         let _ = writeln!(svg, "<text x=\"{}\" y=\"42\">{}</text>", key + 17.0, series.name);
         key += 32.0 + 6.4 * series.name.len() as f64;
         line(svg, series, &x, &y, number);
-        svg.push_str("</g>\n");
     }
 }
 
@@ -108,9 +105,9 @@ fn draw(svg: &mut String, panel: &Panel, series: &[Series]) {
 fn line(svg: &mut String, series: &Series, x: &Axis, y: &Axis, number: usize) {
     let places: Vec<(f64, f64)> = series.points.iter().map(|point| (x.x(point.0), y.y(point.1))).collect();
     let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-    let _ = writeln!(svg, "<path d=\"M{}\"/>", path.join("L"));
+    let _ = writeln!(svg, "<path class=\"line s{number}\" d=\"M{}\"/>", path.join("L"));
     for ((at_x, at_y), (_, value)) in places.iter().zip(&series.points) {
-        let _ = writeln!(svg, "<circle cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"3\"/>");
+        let _ = writeln!(svg, "<circle class=\"f{number}\" cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"3\"/>");
         let text_y = if number == 0 { at_y + 15.0 } else { at_y - 8.0 };
         let value = digits(*value);
         let _ = writeln!(
@@ -122,18 +119,9 @@ fn line(svg: &mut String, series: &Series, x: &Axis, y: &Axis, number: usize) {
 
 fn across(panel: &Panel, most: f64) -> Axis {
     let xs = panel.points.iter().map(|point| point.x);
-    let from = if panel.scales == Scales::Linear { 0.0 } else { xs.clone().fold(f64::INFINITY, f64::min) };
+    let least = xs.clone().fold(f64::INFINITY, f64::min);
     // Room for the values at either end.
-    let log = panel.scales != Scales::Linear;
-    let most = xs.fold(most, f64::max);
-    if log { Axis { from: from / 1.2, to: most * 1.2, log } } else { Axis { from, to: most * 1.04, log } }
-}
-
-fn across_ticks(panel: &Panel, x: &Axis) -> Vec<f64> {
-    if panel.scales != Scales::Linear {
-        return panel.points.iter().map(|point| point.x).collect();
-    }
-    even(x.to).into_iter().filter(|tick| *tick > 0.0).collect()
+    Axis { from: least / 1.2, to: xs.fold(most, f64::max) * 1.2, log: true }
 }
 
 /// From zero in even steps, or by 1, 2 and 5.
@@ -142,7 +130,7 @@ fn up(panel: &Panel, values: impl Iterator<Item = f64>) -> (Axis, Vec<f64>) {
     if panel.scales == Scales::LogBoth {
         let decades = [0.1, 1.0, 10.0, 100.0];
         let steps = decades.iter().flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * decade));
-        let ticks: Vec<f64> = steps.filter(|tick| *tick > least / 2.5 && *tick < most * 2.0).collect();
+        let ticks: Vec<f64> = steps.filter(|tick| *tick > least / 1.6 && *tick < most * 1.4).collect();
         return (Axis { from: least / 1.6, to: most * 1.4, log: true }, ticks);
     }
     (Axis { from: 0.0, to: most * 1.15, log: false }, even(most * 1.15))

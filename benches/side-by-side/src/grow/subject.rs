@@ -15,8 +15,8 @@ use crate::rows::Running;
 
 /// As many kept connections as the table's `h1-32` has.
 const CONNECTIONS: usize = 32;
-/// The journal has one slot in seventeen for the intent of a long chain, and one core for its thread and the requests: with
-/// the default, a load without a pause finds no slot at 16 blocks and is refused.
+/// The journal has one slot in seventeen for the intent of a long chain, and here one core for its thread and the requests:
+/// with the default, a load without a pause found no slot for some of these chains, and was refused.
 const LONG_CHAINS_IN_FLIGHT_MAX: usize = 1 << 16;
 /// The rates that are offered; one core does more of either row.
 const RATES: [f64; 6] = [500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 20_000.0];
@@ -45,19 +45,19 @@ pub(crate) struct Panel {
     pub(crate) y: &'static str,
     pub(crate) scales: Scales,
     pub(crate) points: Vec<Point>,
+    /// Which points have a label under the axis.
+    pub(crate) label_every: usize,
     /// Whether to show what the journal's thread takes of it.
     pub(crate) journal: bool,
 }
 
-/// How a panel's axes run.
+/// How a panel's axis runs upwards; across it is always the logarithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scales {
-    /// Across by the logarithm, up from zero.
+    /// From zero.
     LogX,
-    /// Both by the logarithm; across are bytes.
+    /// By the logarithm too; across are bytes.
     LogBoth,
-    /// Both from zero.
-    Linear,
 }
 
 /// One load on Narrows of one shape.
@@ -149,8 +149,9 @@ impl Subject {
                 title: "CPU for a request",
                 x: "requests a second, each a line of the journal",
                 y: "µs",
-                scales: Scales::Linear,
+                scales: Scales::LogX,
                 points: RATES.map(|x| Point { x, shape: Shape::default(), load: Load::Offered(x) }).into(),
+                label_every: 1,
                 journal: true,
             }],
         }
@@ -171,7 +172,7 @@ fn both(x: &'static str, numbers: &[usize], shape: fn(usize) -> Shape) -> Vec<Pa
 
 fn requests_panel(x: &'static str, numbers: &[usize], shape: fn(usize) -> Shape) -> Panel {
     let points = points(numbers, shape, |_| Load::Requests(CONNECTIONS));
-    Panel { title: "CPU for a request", x, y: "µs", scales: Scales::LogX, points, journal: false }
+    Panel { title: "CPU for a request", x, y: "µs", scales: Scales::LogX, points, label_every: 1, journal: false }
 }
 
 fn body(way: Way) -> Panel {
@@ -183,6 +184,8 @@ fn body(way: Way) -> Panel {
         y: "ns",
         scales: Scales::LogBoth,
         points: points.collect(),
+        // Two of them beside each other have no room.
+        label_every: 2,
         journal: false,
     }
 }
