@@ -28,7 +28,7 @@ const OTHERS: f64 = 0.05;
 /// much to a request.
 const SLACK: f64 = 0.05;
 /// The journal's thread makes so many calls at most each time that it looks, whatever it finds.
-const JOURNAL_CALLS_PER_ROUND_MAX: f64 = 6.0;
+const JOURNAL_CALLS_PER_ROUND_MAX: f64 = 8.0;
 
 /// A system call, by what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
