@@ -27,8 +27,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::capability::BlockId;
 use crate::request::{Scheme, Target};
 
-/// At most this many idle HTTP/1.1 connections are kept for one key.
-const IDLE_PER_KEY_MAX: usize = 32;
+/// At most this many idle HTTP/1.1 connections are kept for one key: with fewer than there are requests under way, each
+/// request beyond them pays a handshake. The queue takes 48 bytes for each, used or not.
+const IDLE_PER_KEY_MAX: usize = 256;
 /// At most this many keys have a shelf that is found again.
 const KEYS_MAX: usize = 1024;
 /// How often the pool is swept.

@@ -49,7 +49,7 @@ pub(crate) fn write(folder: &Path, at: &Path, origin: SocketAddr, shape: &Shape)
     let dials: Vec<String> = names.map(|name| format!("'{name}:443' = '{origin}'")).collect();
     let mut config = format!(
         "listen = '127.0.0.1:0'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[limits]\nhops_max = 32\n\
-         connections_max = {connections_max}\n[journal]\nin_flight_max = {in_flight_max}\n[upstream]\nextra_ca = '{ca}'\nconnect_to = {{ {dials} }}\n",
+         connections_max = {connections_max}\nauthority_tunnels_max = {connections_max}\n[journal]\nin_flight_max = {in_flight_max}\n[upstream]\nextra_ca = '{ca}'\nconnect_to = {{ {dials} }}\n",
         connections_max = shape.connections_max,
         in_flight_max = shape.in_flight_max,
         ca = stage::ca_file(folder, ORIGIN).display(),
