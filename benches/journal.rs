@@ -67,9 +67,9 @@ const OUTCOME: Outcome = Outcome {
     foreign_credential: false,
 };
 
-fn record(journal: &Journal, identity: &Identity, number: u64) {
+fn record(journal: &Journal, identity: &Identity, number: u64, at: Instant) {
     let entry = journal.begin(black_box(&intent(identity, number))).expect("room");
-    entry.finish(black_box(&OUTCOME));
+    entry.finish(black_box(&OUTCOME), at);
 }
 
 /// Times `iterations` entries on each of `threads`, in bursts that fit the ring, without the writer's work between them.
@@ -79,11 +79,11 @@ fn timed(journal: &Journal, identity: &Identity, iterations: u64, threads: u64) 
         let burst = left.min(ROOM / threads);
         let start = Instant::now();
         if threads == 1 {
-            (0..burst).for_each(|number| record(journal, identity, number));
+            (0..burst).for_each(|number| record(journal, identity, number, start));
         } else {
             std::thread::scope(|scope| {
                 for _ in 0..threads {
-                    scope.spawn(|| (0..burst).for_each(|number| record(journal, identity, number)));
+                    scope.spawn(|| (0..burst).for_each(|number| record(journal, identity, number, start)));
                 }
             });
         }
@@ -128,7 +128,8 @@ fn entry(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROOM));
     group.bench_function("the writer, 4096 lines", |bench| {
         bench.iter(|| {
-            (0..ROOM).for_each(|number| record(&journal, &identity, number));
+            let start = Instant::now();
+            (0..ROOM).for_each(|number| record(&journal, &identity, number, start));
             assert!(journal.flush(WAIT), "the writer keeps up");
         });
     });
@@ -173,7 +174,7 @@ async fn durable(journal: &Journal, identity: &Identity, number: u64) {
     if let Some(settle) = recorder.settle() {
         settle.await.expect("synced");
     }
-    entry.finish(&OUTCOME);
+    entry.finish(&OUTCOME, Instant::now());
     if let Some(settle) = recorder.settle() {
         settle.await.expect("synced");
     }

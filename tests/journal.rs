@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use narrows::audit::{
@@ -110,7 +111,7 @@ fn outcome(ending: Ending) -> Outcome {
 
 fn write(journal: &Journal, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
-        begin(journal, &intent(number)).finish(&outcome(Ending::Allowed));
+        begin(journal, &intent(number)).finish(&outcome(Ending::Allowed), Instant::now());
     }
 }
 
@@ -153,7 +154,7 @@ fn a_line_is_what_the_interface_says_member_by_member() {
         ProofKind::Connect,
     );
     let entry = journal.begin(&Intent { identity: Some(&identity), ..intent(1) }).expect("begun");
-    entry.finish(&outcome(Ending::Allowed));
+    entry.finish(&outcome(Ending::Allowed), Instant::now());
     assert!(journal.flush(WAIT));
 
     let text = fs::read_to_string(folder.only_file()).expect("a file");
@@ -197,7 +198,7 @@ fn nothing_that_a_peer_sends_ends_a_line_or_moves_a_cursor() {
         identity: Some(&identity),
         ..intent(1)
     };
-    journal.begin(&nasty_intent).expect("begun").finish(&outcome(Ending::Denied));
+    journal.begin(&nasty_intent).expect("begun").finish(&outcome(Ending::Denied), Instant::now());
     drop(journal);
     let text = fs::read_to_string(folder.only_file()).expect("a file");
     assert_eq!(text.lines().count(), 1);
@@ -217,7 +218,7 @@ fn an_entry_dropped_is_aborted_and_one_too_large_is_refused() {
     journal
         .begin(&Intent { path: Some(&path), ..intent(2) })
         .expect("the longest path")
-        .finish(&outcome(Ending::Failed));
+        .finish(&outcome(Ending::Failed), Instant::now());
     let path = "/".repeat(32 * 1024);
     assert_eq!(
         journal.begin(&Intent { path: Some(&path), ..intent(3) }).expect_err("too large"),
@@ -240,7 +241,7 @@ fn lines_are_in_the_order_in_which_they_finished() {
     let mut expected = Vec::new();
     while let Some(entry) = (!entries.is_empty()).then(|| entries.swap_remove(entries.len() / 3)) {
         expected.push(entry.id().to_string());
-        entry.finish(&outcome(Ending::Allowed));
+        entry.finish(&outcome(Ending::Allowed), Instant::now());
     }
     drop(journal);
     let found: Vec<String> = folder.lines().iter().map(|line| line["id"].as_str().expect("an id").to_owned()).collect();
@@ -257,7 +258,7 @@ fn when_every_slot_is_taken_a_request_is_refused_until_one_is_given_back() {
     assert_eq!(journal.health().in_flight, 17);
     entries.pop();
     assert!(journal.flush(WAIT));
-    journal.begin(&intent(18)).expect("room again").finish(&outcome(Ending::Allowed));
+    journal.begin(&intent(18)).expect("room again").finish(&outcome(Ending::Allowed), Instant::now());
     drop(entries);
     drop(journal);
     assert_eq!(folder.lines().len(), 18);
@@ -293,7 +294,7 @@ fn an_entry_allocates_nothing() {
     let intent = Intent { identity: Some(&identity), ..intent(1) };
     write(&journal, [0]);
     let counted = allocation_counter::measure(|| {
-        journal.begin(&intent).expect("begun").finish(&outcome(Ending::Allowed));
+        journal.begin(&intent).expect("begun").finish(&outcome(Ending::Allowed), Instant::now());
     });
     assert_eq!(counted.count_total, 0);
 }
@@ -534,7 +535,7 @@ fn two_journals_in_one_folder_have_a_chain_each() {
     // One that lives is not touched by one that opens.
     let entry = other.begin(&intent(2000)).expect("begun");
     drop(folder.open());
-    entry.finish(&outcome(Ending::Allowed));
+    entry.finish(&outcome(Ending::Allowed), Instant::now());
     drop(other);
     let report = folder.verify();
     assert_sound(&report);
@@ -549,7 +550,7 @@ fn an_entry_that_outlives_the_journal_is_completed_by_the_next() {
     let entry = journal.begin(&intent(1)).expect("begun");
     drop(journal);
     assert_eq!(audit::recover(folder.path()).expect("looked"), Recovery::default());
-    entry.finish(&outcome(Ending::Allowed));
+    entry.finish(&outcome(Ending::Allowed), Instant::now());
     assert_eq!(audit::recover(folder.path()).expect("done"), Recovery { processes: 1, lines: 1, aborted: 0 });
     assert_eq!(folder.lines()[0]["outcome"], "allowed");
     assert_sound(&folder.verify());
@@ -596,6 +597,35 @@ impl Writing {
 }
 
 #[test]
+fn lines_are_in_the_order_in_which_entries_ended_whichever_thread_ended_them() {
+    const ENTRIES: u64 = 6000;
+    const THREADS: u64 = 6;
+    let folder = Folder::new();
+    let journal = Journal::open(folder.path(), JournalOptions::default()).expect("a journal");
+    let turn = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (journal, turn) = (&journal, &turn);
+            scope.spawn(move || {
+                for number in (thread..ENTRIES).step_by(usize::try_from(THREADS).expect("small")) {
+                    let entry = begin(journal, &intent(number));
+                    while turn.load(Ordering::Acquire) != number {
+                        std::thread::yield_now();
+                    }
+                    entry.finish(&outcome(Ending::Allowed), Instant::now());
+                    turn.store(number + 1, Ordering::Release);
+                }
+            });
+        }
+    });
+    drop(journal);
+    let written: Vec<String> =
+        folder.lines().iter().map(|line| line["id"].as_str().expect("an id").to_owned()).collect();
+    let ended: Vec<String> = (0..ENTRIES).map(|number| intent(number).id.to_string()).collect();
+    assert_eq!(written, ended);
+}
+
+#[test]
 fn child_process() {
     let Some(dir) = env::var_os("NARROWS_TEST_JOURNAL") else { return };
     let journal =
@@ -609,7 +639,7 @@ fn child_process() {
                 let entry = journal.begin(&intent(number)).expect("begun");
                 match number {
                     2 => std::mem::forget(entry),
-                    _ => entry.finish(&outcome(Ending::Allowed)),
+                    _ => entry.finish(&outcome(Ending::Allowed), Instant::now()),
                 }
                 println!("b {number}");
             }
@@ -631,7 +661,7 @@ fn load(journal: &Journal) {
                     println!("b {number}");
                     if open.len() > 5 {
                         let (number, entry) = open.swap_remove(usize::try_from(number % 6).expect("small"));
-                        entry.finish(&outcome(Ending::Allowed));
+                        entry.finish(&outcome(Ending::Allowed), Instant::now());
                         println!("f {number}");
                     }
                 }
@@ -915,7 +945,7 @@ fn a_full_disk_refuses_requests_and_loses_and_doubles_nothing() {
             match journal.begin(&intent(number)) {
                 Ok(entry) => {
                     number += 1;
-                    entry.finish(&outcome(Ending::Allowed));
+                    entry.finish(&outcome(Ending::Allowed), Instant::now());
                 }
                 Err(Unavailable::Failing) => return true,
                 Err(Unavailable::Full) => {}
@@ -932,7 +962,7 @@ fn a_full_disk_refuses_requests_and_loses_and_doubles_nothing() {
         wait_until("accepting", || journal.health().refusing.is_none());
         write(&journal, number..number + 5);
         number += 5;
-        in_flight.finish(&outcome(Ending::Allowed));
+        in_flight.finish(&outcome(Ending::Allowed), Instant::now());
         assert!(journal.flush(WAIT));
     }
     drop(journal);
@@ -955,7 +985,7 @@ fn what_a_full_disk_kept_back_is_written_by_the_next_process() {
     let begun: Vec<Entry> = (10..50).map(|number| journal.begin(&intent(number)).expect("begun")).collect();
     let filler = disk.fill();
     for entry in begun {
-        entry.finish(&outcome(Ending::Allowed));
+        entry.finish(&outcome(Ending::Allowed), Instant::now());
     }
     // Gives up after a while, and leaves the lines in the ring.
     drop(journal);

@@ -135,6 +135,8 @@ pub(super) struct Shared {
     pub(super) failures: Tally,
     pub(super) stop: AtomicBool,
     pub(super) settling: Settling,
+    /// What [`Shared::moment`] counts from.
+    opened: Instant,
     refusing: AtomicU8,
     written: Mutex<Written>,
     progress: Condvar,
@@ -161,6 +163,11 @@ impl Shared {
         } else {
             tracing::info!("the journal can be written again");
         }
+    }
+
+    /// A moment as nanoseconds, by which entries are put in the order in which they ended.
+    pub(super) fn moment(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn wrote(&self, lines: u64, head: &Head) {
@@ -220,6 +227,7 @@ impl Journal {
             failures: Tally::default(),
             stop: AtomicBool::new(false),
             settling: Settling::new(options.durability),
+            opened: Instant::now(),
             refusing: AtomicU8::new(ACCEPTING),
             written: Mutex::new(Written { lines: 0, head: [0; 32] }),
             progress: Condvar::new(),
@@ -282,7 +290,7 @@ impl Journal {
     pub fn flush(&self, wait_max: Duration) -> bool {
         let deadline = Instant::now() + wait_max;
         let mut written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.shared.ring.finished() > 0 {
+        while self.shared.ring.ended_count() > 0 {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
             if let Some(writer) = &self.writer {
                 writer.thread().unpark();
@@ -380,9 +388,16 @@ impl Entry {
 
     /// Records how it ended. When this returns, the record outlives a kill; only then may the agent have the end of the
     /// answer.
-    pub fn finish(mut self, outcome: &Outcome) {
+    ///
+    /// `at` is when it ended, for lines are in that order: the caller has looked at the clock.
+    pub fn finish(mut self, outcome: &Outcome, at: Instant) {
+        self.end(&Ended::from(outcome), at);
+    }
+
+    fn end(&mut self, ended: &Ended, at: Instant) {
         self.finished = true;
-        self.recorder.ring().finish(self.slot, &Ended::from(outcome));
+        let shared = &self.recorder.0.0;
+        shared.ring.finish(self.slot, ended, shared.moment(at));
     }
 }
 
@@ -390,7 +405,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if !self.finished {
             // How long it took nobody measured; two readings of the system's clock do not say.
-            self.recorder.ring().finish(self.slot, &Ended::aborted(None));
+            self.end(&Ended::aborted(None), Instant::now());
         }
     }
 }

@@ -9,20 +9,21 @@
 //!
 //! The state word is stored with release ordering after the words it stands for, so a dead process leaves no doubt:
 //! FREE never reached the upstream, OPEN was begun, DONE has its outcome. A claim is a bit in memory, not in the file:
-//! nobody else can have a slot until the writer clears its bit, so there is no ABA. Every slot is at most once in the
-//! queue of completions, which has a place for each, so that the queue cannot overflow. Two sizes of slots keep the file
-//! small: most intents take less than 2 KiB, the longest path and chain some 20 KiB.
+//! nobody else can have a slot until the writer clears its bit, so there is no ABA. That an entry has ended is a second
+//! bit beside it, which the writer looks for: there is no queue and no counter that all requests write, and threads
+//! claim in places of their own. Two sizes of slots keep the file small: most intents take less than 2 KiB, the longest
+//! path and chain some 20 KiB.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 // `tests/models` runs this file through all interleavings, with a mapping of its own.
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::Mapping;
 use super::record::{Ended, Intent, OUTCOME_WORDS, Recorded, WordSink};
@@ -38,9 +39,9 @@ const LARGE_WORDS: usize = 3072;
 /// For so many small slots there is one large one.
 const SMALL_PER_LARGE: usize = 16;
 
-/// A slot's head: state, ticket, the intent's length and sum, then the outcome and its sum.
+/// A slot's head: state, when it ended, the intent's length and sum, then the outcome and its sum.
 const STATE: usize = 0;
-const TICKET: usize = 1;
+const ENDED_AT: usize = 1;
 const INTENT_WORDS: usize = 2;
 const INTENT_SUM: usize = 3;
 const OUTCOME: usize = 4;
@@ -59,8 +60,23 @@ struct Class {
     first_word: usize,
     slot_words: usize,
     slots: usize,
-    /// One bit a slot: claimed.
-    taken: Box<[AtomicU64]>,
+    groups: Box<[Group]>,
+}
+
+/// What memory knows of 64 slots, one bit for each.
+#[derive(Debug)]
+struct Group {
+    claimed: AtomicU64,
+    /// Claimed, and DONE.
+    ended: AtomicU64,
+}
+
+/// An entry that has ended, and has no line yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    /// When it ended, as [`Ring::finish`] was told.
+    pub(super) ended_at: u64,
+    pub(super) slot: u32,
 }
 
 /// Why an intent found no slot.
@@ -75,18 +91,7 @@ pub(super) enum NoSlot {
 pub(super) struct Ring {
     mapping: Mapping,
     classes: [Class; 2],
-    /// Slots that are done, as slot + 1, in the order of their tickets.
-    completions: Box<[AtomicU32]>,
-    /// Entries finished so far.
-    tickets: OwnLine,
-    /// Entries that have their lines.
-    written: OwnLine,
 }
-
-/// On a cache line of its own: requests write the one, the writer the other.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct OwnLine(AtomicU64);
 
 /// How big a ring is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,21 +128,22 @@ impl Shape {
 
 impl Class {
     fn new(first_slot: usize, first_word: usize, slot_words: usize, slots: usize) -> Self {
-        let taken: Box<[AtomicU64]> = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        if let Some(last) = taken.last().filter(|_| !slots.is_multiple_of(64)) {
+        let group = |_| Group { claimed: AtomicU64::new(0), ended: AtomicU64::new(0) };
+        let groups: Box<[Group]> = (0..slots.div_ceil(64)).map(group).collect();
+        if let Some(last) = groups.last().filter(|_| !slots.is_multiple_of(64)) {
             // Bits past the end are never free.
-            last.store(u64::MAX << (slots % 64), Ordering::Relaxed);
+            last.claimed.store(u64::MAX << (slots % 64), Ordering::Relaxed);
         }
-        Self { first_slot: u32::try_from(first_slot).unwrap_or(u32::MAX), first_word, slot_words, slots, taken }
+        Self { first_slot: u32::try_from(first_slot).unwrap_or(u32::MAX), first_word, slot_words, slots, groups }
     }
 
     /// Sets a free bit and returns its slot, in a bounded number of steps. Every thread looks in a place of its own first.
     fn claim(&self) -> Option<u32> {
-        // Nine is odd, so that threads spread over all words, and more than the eight words of a cache line.
+        // Nine is odd, so that threads spread over all groups, and more than the four groups of a cache line.
         let start = place_of_this_thread().wrapping_mul(9);
-        for step in 0..self.taken.len() {
-            let place = start.wrapping_add(step) % self.taken.len();
-            let word = self.taken.get(place)?;
+        for step in 0..self.groups.len() {
+            let place = start.wrapping_add(step) % self.groups.len();
+            let word = &self.groups.get(place)?.claimed;
             let mut seen = word.load(Ordering::Relaxed);
             // No bit is tried twice: at most 64 steps a word, whatever others do meanwhile.
             while seen != u64::MAX {
@@ -153,20 +159,35 @@ impl Class {
         None
     }
 
-    /// Of the claimed slots in a word of 64, those whose intent is whole.
+    /// Of the claimed slots of a group, those whose intent is whole.
     fn begun(&self, ring: &Ring, group: usize, claimed: u64) -> u64 {
-        let slot = |bit: usize| self.first_slot + u32::try_from(group * 64 + bit).unwrap_or(u32::MAX);
         let is_begun = |bit: &usize| {
             let is_claimed = claimed >> bit & 1 == 1 && group * 64 + bit < self.slots;
-            is_claimed && ring.slot(slot(*bit)).first().is_some_and(|state| state.load(Ordering::Acquire) != FREE)
+            let state = || ring.slot(self.slot_at(group, *bit)).first();
+            is_claimed && state().is_some_and(|state| state.load(Ordering::Acquire) != FREE)
         };
         if claimed == 0 { 0 } else { (0..64).filter(is_begun).fold(0, |begun, bit| begun | 1 << bit) }
     }
 
-    fn release(&self, slot: usize) {
-        if let Some(word) = self.taken.get(slot / 64) {
-            word.fetch_and(!(1 << (slot % 64)), Ordering::Release);
-        }
+    /// The slots whose entries have ended.
+    fn ended(&self) -> impl Iterator<Item = u32> {
+        let groups = self.groups.iter().enumerate();
+        // Acquire: whoever sees the bit sees the words of the slot.
+        let groups = groups.map(|(number, group)| (number, group.ended.load(Ordering::Acquire)));
+        groups.filter(|(_, ended)| *ended != 0).flat_map(move |(number, ended)| {
+            let bits = (0..64).filter(move |bit| ended >> bit & 1 == 1);
+            bits.map(move |bit| self.slot_at(number, bit))
+        })
+    }
+
+    fn slot_at(&self, group: usize, bit: usize) -> u32 {
+        self.first_slot + u32::try_from(group * 64 + bit).unwrap_or(u32::MAX)
+    }
+
+    /// The group of a slot, and its bit there; `None` for a slot of the other class.
+    fn group_of(&self, slot: u32) -> Option<(&Group, u64)> {
+        let place = usize::try_from(slot.checked_sub(self.first_slot)?).ok().filter(|place| *place < self.slots)?;
+        Some((self.groups.get(place / 64)?, 1 << (place % 64)))
     }
 }
 
@@ -186,9 +207,7 @@ impl Ring {
     /// Makes the ring in a new, empty file.
     pub(super) fn create(file: &File, shape: Shape, boot: u128) -> io::Result<Self> {
         let mapping = Mapping::preallocate(file, shape.words() * size_of::<u64>())?;
-        let classes = shape.classes();
-        let completions = (0..(shape.small + shape.large).next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
-        let ring = Self { mapping, classes, completions, tickets: OwnLine::default(), written: OwnLine::default() };
+        let ring = Self { mapping, classes: shape.classes() };
         let boot = boot.to_le_bytes();
         let (halves, _) = boot.as_chunks::<8>();
         let described = [shape.small as u64, shape.large as u64].into_iter();
@@ -220,22 +239,23 @@ impl Ring {
         Ok(slot)
     }
 
-    /// Adds the outcome, takes the next ticket, and tells the writer, without waking it.
-    pub(super) fn finish(&self, slot: u32, ended: &Ended) {
-        // AcqRel: whoever takes the ticket that reuses a place in the queue sees that the writer has left it.
-        let ticket = self.tickets.0.fetch_add(1, Ordering::AcqRel);
+    /// Adds the outcome and says that the entry has ended, without waking the writer. `ended_at` counts nanoseconds from
+    /// a moment that all entries have in common; lines are in its order.
+    pub(super) fn finish(&self, slot: u32, ended: &Ended, ended_at: u64) {
         let words = self.slot(slot);
         let outcome = ended.encode();
         let mut sum = Sum::default();
-        sum.add(ticket);
+        sum.add(ended_at);
         for (place, word) in outcome.into_iter().enumerate() {
             store(words, OUTCOME + place, word);
             sum.add(word);
         }
-        store(words, TICKET, ticket);
+        store(words, ENDED_AT, ended_at);
         store(words, OUTCOME_SUM, sum.finish());
         store_state(words, DONE);
-        self.completion(ticket).store(slot + 1, Ordering::Release);
+        if let Some((group, bit)) = self.group_of(slot) {
+            group.ended.fetch_or(bit, Ordering::Release);
+        }
     }
 
     /// True for a slot of the second class.
@@ -248,20 +268,26 @@ impl Ring {
         [self.classes[0].slots, self.classes[1].slots]
     }
 
-    /// The slot that finished `nth` (from 0), once it has. For the writer alone, in order.
-    pub(super) fn completed(&self, nth: u64) -> Option<u32> {
-        self.completion(nth).load(Ordering::Acquire).checked_sub(1)
+    /// Adds to `due` the entries that have ended. For the writer alone.
+    pub(super) fn ended(&self, due: &mut Vec<Due>) {
+        let slots = self.classes.iter().flat_map(Class::ended);
+        due.extend(slots.map(|slot| Due { ended_at: load(self.slot(slot), ENDED_AT), slot }));
     }
 
-    /// Gives the slot that finished `nth` back. For the writer alone, when the line is written.
-    pub(super) fn release(&self, nth: u64, slot: u32) {
-        self.completion(nth).store(0, Ordering::Relaxed);
+    /// How many entries have ended and have no line yet.
+    pub(super) fn ended_count(&self) -> usize {
+        let groups = self.classes.iter().flat_map(|class| &class.groups);
+        groups.map(|group| group.ended.load(Ordering::Acquire).count_ones() as usize).sum()
+    }
+
+    /// Gives a slot back whose entry has ended. For the writer alone, when the line is written.
+    pub(super) fn release(&self, slot: u32) {
         store_state(self.slot(slot), FREE);
-        for class in &self.classes {
-            let place = (slot as usize).wrapping_sub(class.first_slot as usize);
-            if slot >= class.first_slot && place < class.slots {
-                class.release(place);
-            }
+        if let Some((group, bit)) = self.group_of(slot) {
+            // Before the claim: whoever claims the slot next ends it, and that bit must stay. Release: whoever sees no
+            // bit finds the line.
+            group.ended.fetch_and(!bit, Ordering::Release);
+            group.claimed.fetch_and(!bit, Ordering::Release);
         }
     }
 
@@ -290,19 +316,20 @@ impl Ring {
 
     /// How many entries are begun and have no line yet.
     pub(super) fn in_use(&self) -> usize {
-        let taken = |class: &Class| {
-            let bits: usize = class.taken.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum();
-            bits - (class.taken.len() * 64 - class.slots)
+        let claimed = |class: &Class| {
+            let words = class.groups.iter().map(|group| group.claimed.load(Ordering::Relaxed));
+            let bits: usize = words.map(|word| word.count_ones() as usize).sum();
+            bits - (class.groups.len() * 64 - class.slots)
         };
-        self.classes.iter().map(taken).sum()
+        self.classes.iter().map(claimed).sum()
     }
 
     /// Whether entries are begun that were not in `known`, a bit for each slot, which is brought up to date.
     pub(super) fn has_begun(&self, known: &mut Vec<u64>) -> bool {
         let (mut changed, mut place) = (false, 0);
         for class in &self.classes {
-            for (group, word) in class.taken.iter().enumerate() {
-                let begun = class.begun(self, group, word.load(Ordering::Acquire));
+            for (number, group) in class.groups.iter().enumerate() {
+                let begun = class.begun(self, number, group.claimed.load(Ordering::Acquire));
                 if place == known.len() {
                     known.push(0);
                 }
@@ -315,21 +342,8 @@ impl Ring {
         changed
     }
 
-    /// How many entries are finished and have no line yet.
-    pub(super) fn finished(&self) -> u64 {
-        let written = self.written.0.load(Ordering::Acquire);
-        self.tickets.0.load(Ordering::Acquire).saturating_sub(written)
-    }
-
-    /// The writer's word that the first `entries` that finished have their lines, and their slots are free.
-    pub(super) fn set_written(&self, entries: u64) {
-        self.written.0.store(entries, Ordering::Release);
-    }
-
-    fn completion(&self, nth: u64) -> &AtomicU32 {
-        // The length is a power of two.
-        let place = usize::try_from(nth & (self.completions.len() as u64 - 1)).unwrap_or(0);
-        &self.completions[place]
+    fn group_of(&self, slot: u32) -> Option<(&Group, u64)> {
+        self.classes.iter().find_map(|class| class.group_of(slot))
     }
 
     fn slot(&self, slot: u32) -> &[AtomicU64] {
@@ -386,13 +400,7 @@ impl Remains {
         if magic != MAGIC || small == 0 {
             return Ok(Found::Strange);
         }
-        let ring = Ring {
-            mapping,
-            classes: Shape { small, large }.classes(),
-            completions: Box::new([AtomicU32::new(0)]),
-            tickets: OwnLine::default(),
-            written: OwnLine::default(),
-        };
+        let ring = Ring { mapping, classes: Shape { small, large }.classes() };
         let slots = u32::try_from(small + large).unwrap_or(0);
         let there = (0..slots).take_while(|slot| ring.has(*slot)).count();
         let there = u32::try_from(there).unwrap_or(slots);
@@ -404,7 +412,7 @@ impl Remains {
     pub(super) fn entries(&self) -> Vec<(Recorded, Option<Ended>)> {
         let mut found: Vec<_> = (0..self.slots).filter_map(|slot| self.ring.read(slot)).collect();
         found.sort_by_key(|(intent, outcome)| match outcome {
-            Some((ticket, _)) => (false, *ticket, intent.id),
+            Some((ended_at, _)) => (false, *ended_at, intent.id),
             None => (true, intent.time_ms, intent.id),
         });
         found.into_iter().map(|(intent, outcome)| (intent, outcome.map(|(_, ended)| ended))).collect()
@@ -453,11 +461,11 @@ impl Sum {
     }
 }
 
-/// The ticket and the outcome in a slot, if they are what was written.
+/// When a slot's entry ended and how, if that is what was written.
 fn outcome_of(words: &[AtomicU64]) -> Option<(u64, Ended)> {
-    let ticket = load(words, TICKET);
+    let ended_at = load(words, ENDED_AT);
     let mut sum = Sum::default();
-    sum.add(ticket);
+    sum.add(ended_at);
     let mut outcome = [0; OUTCOME_WORDS];
     for (place, word) in outcome.iter_mut().enumerate() {
         *word = load(words, OUTCOME + place);
@@ -466,7 +474,7 @@ fn outcome_of(words: &[AtomicU64]) -> Option<(u64, Ended)> {
     if sum.finish() != load(words, OUTCOME_SUM) {
         return None;
     }
-    Some((ticket, Ended::decode(outcome)?))
+    Some((ended_at, Ended::decode(outcome)?))
 }
 
 fn store(words: &[AtomicU64], place: usize, value: u64) {

@@ -13,6 +13,7 @@ use super::Durability;
 use super::chain::{Chain, is_at};
 use super::journal::{Shared, Unavailable};
 use super::line;
+use super::ring::Due;
 use crate::clock::UnixSeconds;
 use crate::store::random;
 
@@ -25,6 +26,8 @@ const BUSY: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(50);
 /// How long it waits after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+/// An entry that seems to end later than this from now, in nanoseconds, never does.
+const FAR_NS: u64 = 1_000_000_000;
 /// How long a journal that is closed tries to write its last lines; then they stay in the ring for the next process.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -32,8 +35,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     chain: Chain,
     batch: Batch,
-    /// Entries whose lines are written, or in the batch.
-    taken: u64,
+    /// Used by [`Self::collect`] alone; kept for its memory.
+    due: Vec<Due>,
     auth_second: UnixSeconds,
     durability: Durability,
     /// Which entries were begun when the ring was last synced, a bit for each slot.
@@ -44,14 +47,20 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    slots: Vec<(u64, u32)>,
+    slots: Vec<u32>,
     lines: u64,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.slots.is_empty()
+    }
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, chain: Chain, durability: Durability) -> Self {
         let (batch, auth_second, synced) = (Batch::default(), UnixSeconds::now(), Vec::new());
-        Self { shared, chain, batch, taken: 0, auth_second, durability, synced }
+        Self { shared, chain, batch, due: Vec::new(), auth_second, durability, synced }
     }
 
     pub(super) fn run(mut self) {
@@ -91,10 +100,10 @@ impl Writer {
         if let Some(lack) = &lack {
             self.shared.refuse(Some(Unavailable::Failing), lack);
         }
-        if self.batch.bytes.is_empty() {
+        if self.batch.is_empty() {
             self.collect(stop);
         }
-        let idle = self.batch.bytes.is_empty();
+        let idle = self.batch.is_empty();
         if !idle {
             if let Err(error) = self.chain.append(&self.batch.bytes) {
                 self.shared.refuse(Some(Unavailable::Failing), &error.to_string());
@@ -105,10 +114,11 @@ impl Writer {
         if lack.is_none() {
             self.shared.refuse(None, "");
         }
-        match self.shared.ring.completed(self.taken) {
-            Some(_) => Round::More,
-            None if idle => Round::Idle,
-            None => Round::Wrote,
+        match (self.shared.ring.ended_count(), idle) {
+            (0, true) => Round::Idle,
+            (1.., false) => Round::More,
+            // What ended a moment ago is due at the next look.
+            (0, false) | (1.., true) => Round::Wrote,
         }
     }
 
@@ -132,10 +142,19 @@ impl Writer {
         synced
     }
 
-    /// Fills the batch with what is finished.
+    /// Fills the batch with what has ended, in the order in which it ended.
+    ///
+    /// What ended while this looks waits for the next time: something that ended before it may not have been seen.
     fn collect(&mut self, everything: bool) {
-        while self.batch.bytes.len() < BATCH_BYTES_MAX {
-            let Some(slot) = self.shared.ring.completed(self.taken) else { break };
+        let now = self.shared.moment(Instant::now());
+        // A moment that cannot be is not waited for: the entry is damaged.
+        let is_due = |due: &Due| due.ended_at < now || due.ended_at > now.saturating_add(FAR_NS);
+        self.shared.ring.ended(&mut self.due);
+        self.due.sort_unstable();
+        for Due { slot, .. } in self.due.drain(..).filter(is_due) {
+            if self.batch.bytes.len() >= BATCH_BYTES_MAX {
+                break;
+            }
             if let Some((intent, Some((_, ended)))) = self.shared.ring.read(slot) {
                 self.chain.head = line::entry(&mut self.batch.bytes, &intent, &ended, &self.chain.head);
                 self.batch.lines += 1;
@@ -143,8 +162,7 @@ impl Writer {
                 // Only if somebody wrote into the file: the memory is not what this process put there.
                 tracing::error!(slot, "a journal entry is damaged and was dropped");
             }
-            self.batch.slots.push((self.taken, slot));
-            self.taken += 1;
+            self.batch.slots.push(slot);
         }
         let now = UnixSeconds::now();
         if everything || now != self.auth_second {
@@ -168,10 +186,9 @@ impl Writer {
     fn commit(&mut self) {
         // A slot given back may be taken again before the next look: then nobody can tell the entries apart.
         self.synced.clear();
-        for (nth, slot) in self.batch.slots.drain(..) {
-            self.shared.ring.release(nth, slot);
+        for slot in self.batch.slots.drain(..) {
+            self.shared.ring.release(slot);
         }
-        self.shared.ring.set_written(self.taken);
         self.chain.lines += self.batch.lines;
         self.shared.wrote(self.batch.lines, &self.chain.head);
         self.batch.lines = 0;

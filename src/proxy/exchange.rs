@@ -359,7 +359,7 @@ impl Exchange {
         let Some(entry) = self.entry.take() else { return };
         self.tunnel.who.proxy.metrics.ended(ending);
         self.meter.close();
-        entry.finish(&Outcome {
+        let outcome = Outcome {
             ending,
             code: code.map(Code::as_str),
             status: status.map(|status| status.as_u16()),
@@ -368,7 +368,8 @@ impl Exchange {
             duration_ms: self.elapsed_ms(now),
             upstream_ms: self.upstream_ms,
             foreign_credential: self.foreign || self.meter.foreign_trailer(),
-        });
+        };
+        entry.finish(&outcome, now);
     }
 }
 
@@ -422,7 +423,7 @@ pub(super) fn refuse_connect(
         foreign_credential: false,
     });
     if let Ok(entry) = entry {
-        entry.finish(&Outcome {
+        let outcome = Outcome {
             ending: Ending::Denied,
             code: Some(refusal.code.as_str()),
             status: Some(refusal.status().as_u16()),
@@ -431,7 +432,8 @@ pub(super) fn refuse_connect(
             duration_ms: 0,
             upstream_ms: None,
             foreign_credential: false,
-        });
+        };
+        entry.finish(&outcome, Instant::now());
     }
     proxy.metrics.refused(refusal.code);
     respond::refusal(refusal, &id.to_string(), Style::Problem, Version::HTTP_11)

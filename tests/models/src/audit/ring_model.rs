@@ -7,16 +7,21 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::record::{Ended, Intent};
-use super::ring::{NoSlot, Ring, Shape};
+use super::ring::{Due, NoSlot, Ring, Shape};
 
-/// Switches between threads where none is forced. Three find what two find here, and take some minutes.
-const PREEMPTIONS_MAX: usize = 3;
+/// Switches between threads where none is forced. Two find what six find here.
+const PREEMPTIONS_MAX: usize = 6;
 /// How often the writer looks while requests run; then it looks until nothing is left.
 const LOOKS: usize = 2;
 
 /// Who has written what: entry `id` ends with its own number.
 fn outcome_of(id: u64) -> u64 {
     id * 1000
+}
+
+/// When entry `id` ends.
+fn moment_of(id: u64) -> u64 {
+    id * 7
 }
 
 fn run(slots: usize, requests: &'static [u64]) {
@@ -30,7 +35,7 @@ fn run(slots: usize, requests: &'static [u64]) {
             thread::spawn(move || request(&ring, id))
         };
         let threads: Vec<_> = requests.iter().copied().map(request).collect();
-        let mut writer = Writer { ring: Arc::clone(&ring), taken: 0, lines: Vec::new() };
+        let mut writer = Writer { ring: Arc::clone(&ring), lines: Vec::new() };
         for _ in 0..LOOKS {
             writer.look();
             thread::yield_now();
@@ -42,7 +47,7 @@ fn run(slots: usize, requests: &'static [u64]) {
         begun.sort_unstable();
         assert_eq!(writer.lines, begun);
         assert!(!begun.is_empty(), "there was room for one");
-        assert_eq!((ring.in_use(), ring.finished()), (0, 0), "every slot is free again");
+        assert_eq!((ring.in_use(), ring.ended_count()), (0, 0), "every slot is free again");
     });
 }
 
@@ -50,7 +55,7 @@ fn run(slots: usize, requests: &'static [u64]) {
 fn request(ring: &Ring, id: u64) -> Option<u64> {
     match ring.begin(&Intent { id, texts: PhantomData }) {
         Ok(slot) => {
-            ring.finish(slot, &Ended(outcome_of(id)));
+            ring.finish(slot, &Ended(outcome_of(id)), moment_of(id));
             Some(id)
         }
         Err(NoSlot::Full) => None,
@@ -60,22 +65,25 @@ fn request(ring: &Ring, id: u64) -> Option<u64> {
 
 struct Writer {
     ring: Arc<Ring>,
-    taken: u64,
     lines: Vec<u64>,
 }
 
 impl Writer {
-    /// Takes the next entry that is finished, as `audit::writer` does.
+    /// Takes the entries that have ended, as `audit::writer` does. False when there was none.
     fn look(&mut self) -> bool {
-        let Some(slot) = self.ring.completed(self.taken) else { return false };
-        let (intent, outcome) = self.ring.read(slot).expect("what is finished can be read");
-        let (ticket, ended) = outcome.expect("what is finished has its outcome");
-        assert_eq!((ticket, ended), (self.taken, Ended(outcome_of(intent.id))), "the two belong together");
-        self.lines.push(intent.id);
-        self.ring.release(self.taken, slot);
-        self.taken += 1;
-        self.ring.set_written(self.taken);
-        true
+        let mut due = Vec::new();
+        self.ring.ended(&mut due);
+        for Due { slot, ended_at } in &due {
+            let (intent, outcome) = self.ring.read(*slot).expect("what has ended can be read");
+            let (read_at, ended) = outcome.expect("what has ended has its outcome");
+            assert_eq!((read_at, *ended_at), (moment_of(intent.id), read_at), "the two belong together");
+            assert_eq!(ended, Ended(outcome_of(intent.id)), "the two belong together");
+            self.lines.push(intent.id);
+        }
+        for Due { slot, .. } in &due {
+            self.ring.release(*slot);
+        }
+        !due.is_empty()
     }
 }
 
