@@ -2,7 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws the house. The floors, bottom up; a module uses only floors below its own:
 //!
-//! - words: [`clock`], [`request`]
+//! - words: [`clock`], [`request`], `lane`
 //! - pure: [`capability`], [`credential`], [`service`], [`policy`]
 //! - IO: [`store`], [`audit`], [`config`], [`net`]
 //! - the request's way: [`proxy`]
@@ -10,6 +10,7 @@
 #![warn(clippy::disallowed_types)]
 
 pub mod clock;
+mod lane;
 pub mod request;
 
 pub mod capability;

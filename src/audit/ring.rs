@@ -14,10 +14,8 @@
 //! claim in places of their own. Two sizes of slots keep the file small: most intents take less than 2 KiB, the longest
 //! path and chain some 20 KiB.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::AtomicUsize;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +25,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::Mapping;
 use super::record::{Ended, Intent, OUTCOME_WORDS, Recorded, WordSink};
+use crate::lane;
 
 /// The file's first word: its name and version.
 const MAGIC: u64 = u64::from_le_bytes(*b"narrows\x01");
@@ -140,7 +139,7 @@ impl Class {
     /// Sets a free bit and returns its slot, in a bounded number of steps. Every thread looks in a place of its own first.
     fn claim(&self) -> Option<u32> {
         // Nine is odd, so that threads spread over all groups, and more than the four groups of a cache line.
-        let start = place_of_this_thread().wrapping_mul(9);
+        let start = lane::of_this_thread().wrapping_mul(9);
         for step in 0..self.groups.len() {
             let place = start.wrapping_add(step) % self.groups.len();
             let word = &self.groups.get(place)?.claimed;
@@ -189,18 +188,6 @@ impl Class {
         let place = usize::try_from(slot.checked_sub(self.first_slot)?).ok().filter(|place| *place < self.slots)?;
         Some((self.groups.get(place / 64)?, 1 << (place % 64)))
     }
-}
-
-fn place_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static PLACE: Cell<Option<usize>> = const { Cell::new(None) });
-    PLACE.with(|place| {
-        place.get().unwrap_or_else(|| {
-            let new = NEXT.fetch_add(1, Ordering::Relaxed);
-            place.set(Some(new));
-            new
-        })
-    })
 }
 
 impl Ring {

@@ -25,11 +25,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::capability::BlockId;
+use crate::lane;
 use crate::request::{Scheme, Target};
 
 /// At most this many idle HTTP/1.1 connections are kept for one key: with fewer than there are requests under way, each
 /// request beyond them pays a handshake. The queue takes 48 bytes for each, used or not.
 const IDLE_PER_KEY_MAX: usize = 256;
+/// They are kept in so many queues: threads on different cores take from, and give to, different ones while they can.
+const LANES: usize = 8;
 /// At most this many keys have a shelf that is found again.
 const KEYS_MAX: usize = 1024;
 /// How often the pool is swept.
@@ -170,7 +173,7 @@ pub struct Pool<B> {
 /// The connections of one key. Whoever asks for many keeps the shelf at hand: taking and giving take no lock.
 #[derive(Debug)]
 pub struct Shelf<B> {
-    http1: ArrayQueue<(http1::SendRequest<B>, Instant)>,
+    http1: [ArrayQueue<(http1::SendRequest<B>, Instant)>; LANES],
     http2: ArcSwapOption<http2::SendRequest<B>>,
     /// Sweeps since the HTTP/2 connection was used last.
     unused_sweeps: AtomicU32,
@@ -185,7 +188,7 @@ impl<B> Default for Pool<B> {
 impl<B> Default for Shelf<B> {
     fn default() -> Self {
         Self {
-            http1: ArrayQueue::new(IDLE_PER_KEY_MAX),
+            http1: std::array::from_fn(|_| ArrayQueue::new(IDLE_PER_KEY_MAX / LANES)),
             http2: ArcSwapOption::empty(),
             unused_sweeps: AtomicU32::new(0),
         }
@@ -221,7 +224,7 @@ where
     /// How many HTTP/1.1 connections are idle now.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.http1.len()).sum()
+        self.shelves.iter().map(|shelf| shelf.http1.iter().map(ArrayQueue::len).sum::<usize>()).sum()
     }
 }
 
@@ -241,12 +244,16 @@ where
             }
             return Some(Connection::Http2(http2::SendRequest::clone(shared)));
         }
-        while let Some((sender, _)) = self.http1.pop() {
-            if let Some(connection) = Connection::Http1(sender).revived().await {
+        while let Some(idle) = self.pop() {
+            if let Some(connection) = Connection::Http1(idle).revived().await {
                 return Some(connection);
             }
         }
         None
+    }
+
+    fn pop(&self) -> Option<http1::SendRequest<B>> {
+        self.lanes().find_map(ArrayQueue::pop).map(|(sender, _)| sender)
     }
 
     /// Lets others use an HTTP/2 connection while it is in use.
@@ -263,16 +270,29 @@ where
         if let Connection::Http1(sender) = connection
             && !sender.is_closed()
         {
-            // Refused when the shelf is full.
-            let _ = self.http1.push((sender, Instant::now()));
+            let mut idle = (sender, Instant::now());
+            for lane in self.lanes() {
+                match lane.push(idle) {
+                    Ok(()) => return,
+                    Err(refused) => idle = refused,
+                }
+            }
         }
     }
 
+    /// This thread's own queue, then those of others.
+    fn lanes(&self) -> impl Iterator<Item = &ArrayQueue<(http1::SendRequest<B>, Instant)>> {
+        let (others, own) = self.http1.split_at(lane::of_this_thread() % LANES);
+        own.iter().chain(others)
+    }
+
     fn sweep(&self, now: Instant) {
-        for _ in 0..self.http1.len() {
-            let Some((sender, since)) = self.http1.pop() else { break };
-            if !sender.is_closed() && now.duration_since(since) < IDLE_FOR {
-                let _ = self.http1.push((sender, since));
+        for lane in &self.http1 {
+            for _ in 0..lane.len() {
+                let Some((sender, since)) = lane.pop() else { break };
+                if !sender.is_closed() && now.duration_since(since) < IDLE_FOR {
+                    let _ = lane.push((sender, since));
+                }
             }
         }
         // Requests that are under way hold handles of their own.
@@ -283,7 +303,7 @@ where
     }
 
     fn is_empty(&self) -> bool {
-        self.http1.is_empty() && self.http2.load().is_none()
+        self.http1.iter().all(ArrayQueue::is_empty) && self.http2.load().is_none()
     }
 }
 

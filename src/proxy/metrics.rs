@@ -1,10 +1,11 @@
 //! Counters that requests touch. Reading them is the admin listener's affair.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 use crate::audit::Ending;
+use crate::lane;
 use crate::policy::Code;
 
 /// Threads beyond this number share counters with others.
@@ -65,11 +66,7 @@ impl Metrics {
     }
 
     fn shard(&self) -> &Shard {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        }
-        &self.shards[MINE.with(|mine| *mine)]
+        &self.shards[lane::of_this_thread() % SHARDS]
     }
 }
 

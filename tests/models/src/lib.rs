@@ -6,3 +6,5 @@
 
 #[expect(dead_code, reason = "the model uses a part of the file")]
 mod audit;
+#[path = "../../../src/lane.rs"]
+mod lane;
