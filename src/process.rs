@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::panic::PanicHookInfo;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 
 /// Keeps other processes of this user from reading this one's memory, and the system from writing a core of it. Gives
 /// back the limit that cores had, for the command that this process may start.
@@ -18,6 +19,19 @@ pub fn conceal() -> Option<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_CORE).ok()?;
     setrlimit(Resource::RLIMIT_CORE, 0, hard).ok()?;
     Some(soft)
+}
+
+/// Has a write beyond a limit of file sizes (`ulimit -f`) fail as on a full disk (`EFBIG`), where the system would end the
+/// process. To be called inside the runtime.
+///
+/// A handler and not "ignore": it is gone from a command that is started, where the limit means what it always does.
+///
+/// # Errors
+/// When the system takes no handler.
+pub fn survive_file_limit() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // The handler stays when its receiver is gone.
+    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }
 
 /// Gives a command the limit for cores that it would have had.

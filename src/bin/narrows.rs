@@ -53,6 +53,9 @@ async fn run(home: &Home) -> ExitCode {
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return fail(&std::io::Error::other("signals cannot be handled"), None);
     };
+    if let Err(error) = process::survive_file_limit() {
+        return fail(&error, None);
+    }
     let daemon = match Daemon::start(home, Serve::Everything).await {
         Ok(daemon) => daemon,
         Err(error) => {
@@ -116,7 +119,9 @@ fn check(home: &Home) -> ExitCode {
 fn log() {
     let filter = std::env::var("NARROWS_LOG").or_else(|_| std::env::var("RUST_LOG"));
     let filter = EnvFilter::try_new(filter.as_deref().unwrap_or("warn")).unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A line that cannot be written is dropped. Saying so on the same stderr would be a panic in whatever logged it.
+    log.log_internal_errors(false).init();
 }
 
 fn say(text: &str) {

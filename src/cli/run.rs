@@ -79,6 +79,7 @@ impl Run {
             .map_err(|failure| failure.hint("capctl init".to_owned()))?;
         let bundle = Bundle::write(&ca_pem, home.dir()).map_err(|error| Failure::of(&error))?;
 
+        process::survive_file_limit().map_err(|error| Failure::of(&error))?;
         let mut signals = Signals::catch().map_err(|error| Failure::of(&error))?;
         let (upstream, keeper) = match self.proxy.clone() {
             Some(proxy) => (proxy, None),
