@@ -39,6 +39,8 @@ pub(super) struct Writer {
     due: Vec<Due>,
     auth_second: UnixSeconds,
     durability: Durability,
+    /// How long the ring's file is, in bytes, when nobody has cut it.
+    ring_bytes: u64,
     /// Which entries were begun when the ring was last synced, a bit for each slot.
     synced: Vec<u64>,
 }
@@ -60,7 +62,8 @@ impl Batch {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, chain: Chain, durability: Durability) -> Self {
         let (batch, auth_second, synced) = (Batch::default(), UnixSeconds::now(), Vec::new());
-        Self { shared, chain, batch, due: Vec::new(), auth_second, durability, synced }
+        let ring_bytes = shared.ring_file.metadata().map_or(0, |ring| ring.len());
+        Self { shared, chain, batch, due: Vec::new(), auth_second, durability, ring_bytes, synced }
     }
 
     pub(super) fn run(mut self) {
@@ -85,6 +88,11 @@ impl Writer {
     }
 
     fn round(&mut self, stop: bool) -> Round {
+        if self.shared.ring_file.metadata().is_ok_and(|ring| ring.len() < self.ring_bytes) {
+            // Whoever touches what is gone gets a SIGBUS, this thread too.
+            self.shared.refuse(Some(Unavailable::Failing), "the journal's ring was cut short: a restart is needed");
+            return Round::Failed;
+        }
         if self.durability.is_synced()
             && let Err(error) = self.sync_ring()
         {

@@ -4,14 +4,17 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::World;
 use crate::load::assert_nothing_lost;
+use crate::support::PATIENCE;
 use crate::support::ca::Alpn;
-use crate::support::client::{run, skip};
+use crate::support::client::{clean, program, run, skip};
+use crate::support::daemon::Daemon;
 use crate::syscalls::Asker;
 
 /// The ring takes 28 MiB of it.
@@ -75,6 +78,98 @@ fn a_disk_that_fills_refuses_requests_and_recovers_when_there_is_room() {
     daemon.crash();
     run(world.env.command().args(["audit", "verify"]), b"");
     fs::remove_file(filler).unwrap();
+    let daemon = world.env.start_as_written();
+    let mut again = Asker::new(world.agent(&daemon));
+    again.skip_to(1_000_000);
+    again.served(3);
+    daemon.stop();
+    asker.delivered.append(&mut again.delivered);
+    assert_nothing_lost(&world, &asker.delivered);
+    world.verify();
+}
+
+/// No file of that proxy may grow beyond so many bytes, or any number.
+fn limit_files(daemon: &Daemon, bytes: &str) {
+    let mut prlimit = clean(&program("prlimit").unwrap());
+    run(prlimit.args(["--pid", &daemon.pid().to_string(), &format!("--fsize={bytes}:")]), b"").succeeded();
+}
+
+#[test]
+fn a_limit_of_file_sizes_refuses_requests_and_recovers_when_it_is_lifted() {
+    if program("prlimit").is_none() {
+        return skip("a limit of file sizes", "prlimit is not installed");
+    }
+    let world = World::new(Alpn::H1);
+    let daemon = world.env.start_as_written();
+    let mut asker = Asker::new(world.agent(&daemon));
+    for round in 1..=2 {
+        asker.served(10);
+        // The signal that comes with this ended the process once.
+        limit_files(&daemon, &(round * 20_000).to_string());
+        asker.until(503);
+        let seen = world.origin.seen().len();
+        assert_eq!(asker.next(), 503);
+        assert_eq!(world.origin.seen().len(), seen, "a refused request reached the origin");
+        limit_files(&daemon, "unlimited");
+        asker.until(200);
+    }
+    asker.served(10);
+    assert_eq!(daemon.stop().1, Some(0));
+    assert_nothing_lost(&world, &asker.delivered);
+    world.verify();
+}
+
+#[test]
+fn a_log_that_nobody_takes_ends_nothing() {
+    let Some(bash) = program("bash") else { return skip("a log that nobody takes", "bash is not installed") };
+    let world = World::new(Alpn::H1);
+    // Whoever reads the log leaves after its first line. The writer's next line panicked once.
+    let daemon = world.env.start_traced(|narrows| {
+        let mut shell = clean(&bash);
+        shell.args(["-c", "exec \"$0\" 2> >(exec head -n 1 >&2)"]).arg(narrows.get_program());
+        shell.envs(narrows.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell
+    });
+    let mut asker = Asker::new(world.agent(&daemon));
+    let (audit, aside) = (world.env.home().join("audit"), world.env.file("aside"));
+    for _ in 0..3 {
+        asker.served(3);
+        fs::rename(&audit, &aside).unwrap();
+        asker.until(503);
+        fs::rename(&aside, &audit).unwrap();
+        asker.until(200);
+    }
+    assert_eq!(daemon.stop().1, Some(0));
+    assert_nothing_lost(&world, &asker.delivered);
+    world.verify();
+}
+
+/// Waits until no slot of the ring holds an entry: the first word of each is its state (`src/audit/ring.rs`).
+fn until_empty(ring: &Path) {
+    const HEADER: usize = 4096;
+    const SLOT: usize = 2048;
+    let deadline = Instant::now() + PATIENCE;
+    let is_free = |slot: &[u8]| slot[..8] == [0; 8];
+    while !fs::read(ring).unwrap()[HEADER..].chunks(SLOT).take(8192).all(is_free) {
+        assert!(Instant::now() < deadline, "an entry stays in the ring");
+    }
+}
+
+#[test]
+fn a_ring_that_is_cut_short_while_nothing_is_under_way_refuses_requests() {
+    let world = World::new(Alpn::H1);
+    let mut daemon = world.env.start_as_written();
+    let mut asker = Asker::new(world.agent(&daemon));
+    asker.served(3);
+    let ring = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "ring");
+    let ring = world.env.journal_files().into_iter().find(ring).unwrap();
+    until_empty(&ring);
+    File::options().write(true).open(&ring).unwrap().set_len(8192).unwrap();
+    daemon.wait_for_log("cut short");
+    let seen = world.origin.seen().len();
+    assert_eq!((asker.next(), asker.next()), (503, 503));
+    assert_eq!(world.origin.seen().len(), seen, "a refused request reached the origin");
+    assert_eq!(daemon.stop().1, Some(0));
     let daemon = world.env.start_as_written();
     let mut again = Asker::new(world.agent(&daemon));
     again.skip_to(1_000_000);

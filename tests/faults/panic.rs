@@ -1,7 +1,10 @@
-//! A panic in one task: in this process, because only here can one be had. A subscriber of the log panics at an event
-//! that a request causes, so that the panic unwinds from the midst of that request's way.
+//! A panic in one task, and in the journal's writer: in this process, because only here can one be had. A subscriber of
+//! the log panics at an event that a request or the writer causes, so that the panic unwinds from the midst of its way.
 
 use std::fmt::{Debug, Write as _};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use narrows::daemon::{Daemon, Serve};
 use narrows::store::Home;
@@ -9,15 +12,22 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::HOST;
+use crate::load::assert_nothing_lost;
+use crate::support::PATIENCE;
 use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
 use crate::support::origin::Origin;
 use crate::support::raw::{RawOrigin, Step};
+use crate::syscalls::Asker;
+use crate::{HOST, World};
 
 /// What the log says of an upstream that broke HTTP.
 const CAUSE: &str = "upstream failed";
+/// What the writer says when it accepts requests again.
+const MENDED: &str = "the journal can be written again";
+/// Whether the writer has panicked.
+static WRITER: AtomicBool = AtomicBool::new(false);
 
 struct Panicking;
 
@@ -45,6 +55,10 @@ impl Subscriber for Panicking {
     fn event(&self, event: &Event<'_>) {
         let mut words = Words(String::new());
         event.record(&mut words);
+        if words.0.contains(MENDED) {
+            WRITER.store(true, Ordering::SeqCst);
+            panic!("as this test wants it");
+        }
         assert!(!words.0.contains(CAUSE), "as this test wants it");
     }
 
@@ -53,9 +67,59 @@ impl Subscriber for Panicking {
     fn exit(&self, _: &Id) {}
 }
 
+/// There is one subscriber for a process; tests that need it may run at the same time.
+fn subscribe() {
+    let _ = tracing::subscriber::set_global_default(Panicking);
+}
+
+#[test]
+fn a_writer_that_panicked_refuses_requests_and_the_next_process_completes_its_chain() {
+    subscribe();
+    let world = World::new(Alpn::H1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let home = Home::at(&world.env.home()).unwrap();
+    let daemon = runtime.block_on(Daemon::start(&home, Serve::Everything)).unwrap();
+    let ca = world.env.home().join("ca.pem");
+    let mut asker = Asker::new(Agent::at(daemon.address().unwrap(), &ca, Some(&world.credentials)));
+    asker.served(5);
+    // Under way when the writer dies: its outcome comes when nobody takes it any more.
+    let hanging = asker.hang(&world);
+    let (audit, aside) = (world.env.home().join("audit"), world.env.file("aside"));
+    std::fs::rename(&audit, &aside).unwrap();
+    asker.until(503);
+    std::fs::rename(&aside, &audit).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !WRITER.load(Ordering::SeqCst) {
+        assert!(Instant::now() < deadline, "the writer did not panic");
+        std::thread::yield_now();
+    }
+    asker.until(503);
+    let seen = world.origin.seen().len();
+    for _ in 0..20 {
+        assert_eq!(asker.next(), 503);
+    }
+    assert_eq!(world.origin.seen().len(), seen, "a refused request reached the origin");
+    drop(hanging);
+    runtime.block_on(daemon.stop());
+    drop(runtime);
+    assert!(world.env.journal_files().iter().any(|path| path.extension().is_some_and(|it| it == "ring")));
+
+    let next = world.env.start_as_written();
+    let mut again = Asker::new(world.agent(&next));
+    again.skip_to(1_000_000);
+    again.served(3);
+    next.stop();
+    asker.delivered.append(&mut again.delivered);
+    assert_nothing_lost(&world, &asker.delivered);
+    let lines = world.env.journal();
+    assert_eq!(lines.iter().filter(|line| line["path"] == "/hang/5" && line["outcome"] == "aborted").count(), 1);
+    world.verify();
+    assert!(world.env.journal_files().iter().all(|path| path.extension().is_some_and(|it| it == "jsonl")));
+}
+
 #[test]
 fn a_panic_in_one_task_ends_one_connection_and_leaves_a_line() {
-    tracing::subscriber::set_global_default(Panicking).unwrap();
+    subscribe();
     let mut env = TestEnv::new();
     let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
     env.acme("sk-real-3kf9QmZx71TtPw0aVb5Lr8Ys", &origin);
