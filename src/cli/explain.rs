@@ -78,7 +78,8 @@ impl Args {
             websocket: false,
             body: self.body_size > 0,
         };
-        let nothing = Classified { operation: call.default_operation(), action: None, params: Vec::new() };
+        let nothing =
+            Classified { operation: call.default_operation(), action: None, params: Vec::new(), tokens: None };
         let said = service.map_or(nothing, |service| service.classify(&call));
         let terminated = service.is_none_or(|service| service.terminate());
         let facts = Facts {

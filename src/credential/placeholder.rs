@@ -70,6 +70,15 @@ pub struct Shape {
     body_bytes: usize,
 }
 
+impl Shape {
+    /// Letters and digits alone; `None` where that is too few or too many for a placeholder.
+    #[must_use]
+    pub(super) fn of_length(length: usize) -> Option<Self> {
+        let fits = (BODY_BYTES_MIN..=PLACEHOLDER_BYTES_MAX).contains(&length);
+        fits.then(|| Self { prefix: "".into(), alphabet: Alphabet::Alphanumeric, body_bytes: length })
+    }
+}
+
 impl FromStr for Shape {
     type Err = BadShape;
 

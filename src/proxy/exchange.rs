@@ -28,7 +28,7 @@ use super::{Drain, Proxy};
 use crate::audit::{Ending, Entry, Event, Intent, Outcome};
 use crate::capability::Reservation;
 use crate::clock::UnixSeconds;
-use crate::credential::SecretName;
+use crate::credential::{SecretName, TokenNames};
 use crate::net::guard::GuardState;
 use crate::policy::{self, Code, Denial};
 use crate::request::{CanonicalPath, Facts, Scheme, Target};
@@ -309,6 +309,11 @@ impl Exchange {
     /// The newest moment at which something was heard of this exchange: of the client, then of the upstream.
     pub(super) fn seen(&self) -> Instant {
         self.seen
+    }
+
+    /// What members of the answer hold a fresh token, where a route says so.
+    pub(super) fn tokens(&self) -> Option<&Arc<TokenNames>> {
+        self.ask.tokens()
     }
 
     /// Says that something was heard now.

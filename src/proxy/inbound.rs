@@ -15,7 +15,7 @@ use super::tunnel::Tunnel;
 use super::view::View;
 use crate::audit::Event;
 use crate::clock::UnixSeconds;
-use crate::credential::{SecretName, Slots, Stripped, Unwritable};
+use crate::credential::{SecretName, Slots, Stripped, TokenNames, Unwritable};
 use crate::net::guard::{GuardState, Violation};
 use crate::policy::Code;
 use crate::request::{CanonicalPath, Facts, Target, Text};
@@ -52,6 +52,7 @@ struct Meaning {
     operation: Text,
     action: Option<Text>,
     params: Vec<(Text, Text)>,
+    tokens: Option<Arc<TokenNames>>,
 }
 
 /// A request that says where it goes and what it wants without contradiction, on its journal line.
@@ -188,7 +189,7 @@ impl Ask {
 
     /// A plain tunnel asks for nothing but itself.
     pub(super) fn tunnel() -> Self {
-        let meaning = Meaning { operation: Text::const_new("tunnel"), action: None, params: Vec::new() };
+        let meaning = Meaning { operation: Text::const_new("tunnel"), action: None, params: Vec::new(), tokens: None };
         let came = PathAndQuery::from_static("/");
         Self { meaning, method: None, path: None, came, body_size: None, websocket: false }
     }
@@ -207,10 +208,15 @@ impl Ask {
         self.meaning = match served {
             Served::Named { service, .. } => {
                 let said = service.classify(&call);
-                Meaning { operation: said.operation.into(), action: said.action.map(Text::from), params: said.params }
+                Meaning {
+                    operation: said.operation.into(),
+                    action: said.action.map(Text::from),
+                    params: said.params,
+                    tokens: said.tokens.cloned(),
+                }
             }
             Served::Web | Served::Nobody => {
-                Meaning { operation: call.default_operation().into(), action: None, params: Vec::new() }
+                Meaning { operation: call.default_operation().into(), action: None, params: Vec::new(), tokens: None }
             }
         };
     }
@@ -236,6 +242,11 @@ impl Ask {
 
     pub(super) fn operation(&self) -> &str {
         &self.meaning.operation
+    }
+
+    /// What members of the answer hold a fresh token, where the service says so of this request.
+    pub(super) fn tokens(&self) -> Option<&Arc<TokenNames>> {
+        self.meaning.tokens.as_ref()
     }
 
     pub(super) fn action(&self) -> Option<&str> {

@@ -44,10 +44,12 @@ impl Answered {
         let (mut parts, incoming) = response.into_parts();
         let has_content = !exchange.is_answered_by_head(parts.status) && !incoming.is_end_stream();
         let filter = match exchange.view().scrubbing() {
-            Some(scrubbing) => match scrub::answer(scrubbing, &mut parts.headers, has_content, is_coded) {
-                Ok(filter) => Some(filter).filter(|_| !incoming.is_end_stream()),
-                Err(refusal) => return Err(exchange.refuse(refusal)),
-            },
+            Some(scrubbing) => {
+                match scrub::answer(scrubbing, &mut parts.headers, has_content, is_coded, exchange.tokens()) {
+                    Ok(filter) => Some(filter).filter(|_| !incoming.is_end_stream()),
+                    Err(refusal) => return Err(exchange.refuse(refusal)),
+                }
+            }
             None => None,
         };
         // The client's HTTP version is its own connection's affair.

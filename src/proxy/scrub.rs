@@ -12,8 +12,8 @@ use http_body::{Frame, SizeHint};
 use super::coding::{BadCoding, Coding, Decoder};
 use super::inspect::{Inspection, Look};
 use super::respond::Refusal;
-use crate::credential::Scrubber;
-use crate::service::Scrubbing;
+use crate::credential::{Format, Scrubber, Sealer, TokenNames};
+use crate::service::{Scrubbing, Tokens};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -52,9 +52,7 @@ pub(super) fn fields(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for value in headers.values_mut() {
-        if let Some(clean) = patterns.scrub(value.as_bytes()) {
-            *value = HeaderValue::from_maybe_shared(Bytes::from(clean)).unwrap_or(HeaderValue::from_static(""));
-        }
+        replace(value, patterns.scrub(value.as_bytes()));
     }
     while let Some(name) = headers.keys().find(|name| patterns.is_in_name(name.as_str())).cloned() {
         headers.remove(name);
@@ -73,8 +71,10 @@ pub(super) fn answer(
     headers: &mut HeaderMap,
     has_content: bool,
     is_transfer_coded: bool,
+    tokens: Option<&Arc<TokenNames>>,
 ) -> Result<Filter, Refusal> {
     fields(scrubbing, headers);
+    let sealer = seal(scrubbing, tokens, headers);
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     let coding = Coding::of(headers);
     if matches!(coding, Ok(Some(_))) {
@@ -95,7 +95,62 @@ pub(super) fn answer(
             ));
         }
     };
-    Ok(Filter::new(scrubbing.clone(), reading))
+    let sealer = sealer.filter(|_| !matches!(reading, Reading::Not));
+    Ok(Filter::new(scrubbing.clone(), reading, sealer))
+}
+
+/// Takes fresh tokens out of a head, and says how they are taken out of what follows it. `tokens`: what the service's
+/// route says of the request.
+fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut HeaderMap) -> Option<Box<Sealer>> {
+    let names = match scrubbing.answers.tokens {
+        Tokens::Seal => tokens.unwrap_or(&scrubbing.oauth),
+        Tokens::Routes => tokens?,
+        Tokens::Pass => return None,
+    };
+    let format = format(headers, tokens.is_some());
+    let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format);
+    for (name, value) in headers.iter_mut() {
+        let sealed = match *name {
+            header::LOCATION => sealer.seal(value.as_bytes(), Format::Uri),
+            header::SET_COOKIE => sealer.seal(value.as_bytes(), Format::Cookie),
+            _ => sealer.names(name.as_str().as_bytes()).then(|| sealer.seal_whole(value.as_bytes())),
+        };
+        replace(value, sealed);
+    }
+    if sealer.has_learned() {
+        for value in headers.values_mut() {
+            let clean = sealer.scrub(value.as_bytes());
+            replace(value, clean);
+        }
+    }
+    (sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer))
+}
+
+/// How a body says which value belongs to which name; `None` when it is no OAuth answer. RFC 6749 §5.1 has JSON; forms
+/// are older (GitHub). `marked`: the service says that it is one, whatever it says of itself.
+fn format(headers: &HeaderMap, marked: bool) -> Option<Format> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Some(Format::JsonOrForm) };
+    let value = value.to_str().unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    let is = |known: &str| media_type.eq_ignore_ascii_case(known);
+    let ends = |known: &str| {
+        let from = media_type.len().saturating_sub(known.len());
+        media_type.get(from..).is_some_and(|end| end.eq_ignore_ascii_case(known))
+    };
+    if is("application/x-www-form-urlencoded") {
+        return Some(Format::Form);
+    }
+    // `application/vnd.github.raw+json` is a file as it lies in a repository, which must pass as it is.
+    if ends("/json") || ends("/x-json") || (ends("+json") && (marked || !ends("raw+json"))) {
+        return Some(Format::Json);
+    }
+    marked.then(|| if ends("script") || is("text/event-stream") { Format::Json } else { Format::JsonOrForm })
+}
+
+fn replace(value: &mut HeaderValue, clean: Option<Vec<u8>>) {
+    if let Some(clean) = clean {
+        *value = HeaderValue::from_maybe_shared(Bytes::from(clean)).unwrap_or(HeaderValue::from_static(""));
+    }
 }
 
 fn is_compressed_grpc(headers: &HeaderMap) -> bool {
@@ -107,8 +162,11 @@ pub(super) struct Filter {
     scrubbing: Scrubbing,
     reading: Reading,
     scrubber: Scrubber,
+    /// Of a body that may hold fresh tokens.
+    sealer: Option<Box<Sealer>>,
     /// Of a body that is compressed without saying so.
     inspection: Option<Box<Inspection>>,
+    unsealable: bool,
     begun: bool,
     busy: bool,
     /// Out of the scrubber, and not yet a frame.
@@ -119,7 +177,10 @@ pub(super) struct Filter {
     pending: u64,
     trailers: Option<Box<HeaderMap>>,
     ended: bool,
+    /// All content is out of the scrubber.
     exhausted: bool,
+    /// And out of the sealer.
+    sealed: bool,
 }
 
 /// How a body is read.
@@ -131,13 +192,15 @@ enum Reading {
 }
 
 impl Filter {
-    fn new(scrubbing: Scrubbing, reading: Reading) -> Self {
+    fn new(scrubbing: Scrubbing, reading: Reading, sealer: Option<Box<Sealer>>) -> Self {
         let scrubber = Scrubber::new(Arc::clone(&scrubbing.patterns));
         Self {
             scrubbing,
             reading,
             scrubber,
+            sealer,
             inspection: None,
+            unsealable: false,
             begun: false,
             busy: false,
             ready: None,
@@ -146,6 +209,7 @@ impl Filter {
             trailers: None,
             ended: false,
             exhausted: false,
+            sealed: false,
         }
     }
 
@@ -162,9 +226,6 @@ impl Filter {
             }
             Err(frame) => {
                 self.trailers = frame.into_trailers().ok().map(Box::new);
-                if let Some(trailers) = &mut self.trailers {
-                    fields(&self.scrubbing, trailers);
-                }
                 self.end();
             }
         }
@@ -173,6 +234,8 @@ impl Filter {
     fn push_plain(&mut self, data: Bytes, last: bool) {
         if !self.begun && !self.scrubbing.answers.unreadable {
             self.inspection = Inspection::of(&data, &self.scrubbing.patterns).map(Box::new);
+            // What says that it is JSON and is none cannot be sealed.
+            self.unsealable = self.inspection.is_some() && self.sealer.as_ref().is_some_and(|s| s.reads_body());
         }
         self.begun |= !data.is_empty();
         self.ready = match &mut self.inspection {
@@ -207,9 +270,20 @@ impl Filter {
 
     fn make(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
         self.busy = false;
+        if self.unsealable {
+            return Err(BadCoding::Echo);
+        }
         loop {
-            if let Some(data) = self.ready.take().or_else(|| self.scrubber.ready()) {
+            if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
                 return Ok(Some(Frame::data(data)));
+            }
+            match (self.ready.take().or_else(|| self.scrubber.ready()), &mut self.sealer) {
+                (Some(data), None) => return Ok(Some(Frame::data(data))),
+                (Some(data), Some(sealer)) => match sealer.push(data) {
+                    Some(data) => return Ok(Some(Frame::data(data))),
+                    None => continue,
+                },
+                (None, _) => {}
             }
             if let Some(inspection) = &mut self.inspection {
                 if inspection.look(self.ended)? == Look::Unfinished {
@@ -230,8 +304,15 @@ impl Filter {
             if !self.ended {
                 return Ok(None);
             }
+            if self.exhausted && self.finish_sealer() {
+                continue;
+            }
             if self.exhausted {
-                return Ok(self.trailers.take().map(|trailers| Frame::trailers(*trailers)));
+                let trailers = self.trailers.take();
+                return Ok(trailers.map(|mut trailers| {
+                    self.trailers(&mut trailers);
+                    Frame::trailers(*trailers)
+                }));
             }
             self.exhausted = true;
             if let Reading::Coded(decoder) = &self.reading {
@@ -248,12 +329,27 @@ impl Filter {
 
     /// Whether nothing comes any more.
     pub(super) fn is_done(&self) -> bool {
-        self.exhausted && self.peeked.is_none() && self.trailers.is_none() && self.scrubber.is_idle()
+        let sealed = self.sealer.as_ref().is_none_or(|sealer| sealer.is_idle() && self.sealed);
+        self.exhausted && sealed && self.peeked.is_none() && self.trailers.is_none() && self.scrubber.is_idle()
+    }
+
+    /// Gets ready what the sealer holds. True when there may be something.
+    fn finish_sealer(&mut self) -> bool {
+        match &mut self.sealer {
+            Some(sealer) if !self.sealed => sealer.finish(),
+            _ => return false,
+        }
+        self.sealed = true;
+        true
     }
 
     /// Takes the secret out of trailers that come after all content is out.
     pub(super) fn trailers(&self, trailers: &mut HeaderMap) {
         fields(&self.scrubbing, trailers);
+        let Some(sealer) = &self.sealer else { return };
+        for value in trailers.values_mut() {
+            replace(value, sealer.scrub(value.as_bytes()));
+        }
     }
 
     /// How much is still to be given out when so much is still to come in.

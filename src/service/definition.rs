@@ -6,9 +6,14 @@ use std::sync::Arc;
 use super::document::{Field, Table, TextOrPair};
 use super::rule::{self, Rule, is_word};
 use super::test_row::{self, TestRow};
-use super::{Answers, Endpoint, EnvValue, HostPattern, Origin, Problem, Service, WEB};
+use super::{Answers, Endpoint, EnvValue, HostPattern, Origin, Problem, SaidAnswers, Service, Tokens, WEB};
 use crate::credential::{BadInjection, Injection, SecretName, Shape, Slot, Slots};
 use crate::request::{EncodedSlash, Scheme};
+
+/// What `encoded_slash` may say.
+const ENCODED_SLASH: [(&str, EncodedSlash); 2] = [("refuse", EncodedSlash::Refuse), ("opaque", EncodedSlash::Opaque)];
+/// What `tokens` may say.
+const TOKENS: [(&str, Tokens); 3] = [("seal", Tokens::Seal), ("routes", Tokens::Routes), ("pass", Tokens::Pass)];
 
 /// One `[[service]]`, read. [`Definition::build`] makes a [`Service`] of it.
 #[derive(Debug, Clone)]
@@ -45,8 +50,7 @@ pub(crate) struct Overlay {
     has_endpoints: bool,
     terminate: Option<bool>,
     encoded_slash: Option<EncodedSlash>,
-    ranges: Option<bool>,
-    pass_unreadable: Option<bool>,
+    answers: SaidAnswers,
     at: Range<usize>,
 }
 
@@ -209,9 +213,12 @@ impl Overlay {
         let endpoints = read_endpoints(&mut table, label, &flat);
         let has_endpoints = !endpoints.is_empty();
         let terminate = table.flag("terminate").map(|field| field.value);
-        let encoded_slash = read_encoded_slash(&mut table);
-        let ranges = table.flag("ranges").map(|field| field.value);
-        let pass_unreadable = read_unreadable(&mut table);
+        let encoded_slash = read_word(&mut table, "encoded_slash", &ENCODED_SLASH);
+        let answers = SaidAnswers {
+            ranges: table.flag("ranges").map(|field| field.value),
+            unreadable: read_word(&mut table, "unreadable", &[("refuse", false), ("pass", true)]),
+            tokens: read_word(&mut table, "tokens", &TOKENS),
+        };
         let own = Definition {
             name: label.into(),
             docs: table.text("docs").map(|docs| docs.value.into()),
@@ -219,7 +226,7 @@ impl Overlay {
             suggested_credential: table.parsed("suggested_credential").map(|field| field.value),
             terminate: terminate.unwrap_or(true),
             encoded_slash: encoded_slash.unwrap_or_default(),
-            answers: Answers::default().with(ranges, pass_unreadable),
+            answers: Answers::default().with(answers),
             endpoints,
             strip: flat.strip.clone(),
             rules: read_rules(&mut table, label),
@@ -231,7 +238,7 @@ impl Overlay {
         let extends = table.text("extends").map(|field| Field { value: field.value.into(), at: field.at });
         table.finish();
         name?;
-        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash, ranges, pass_unreadable, at })
+        Some(Self { own, extends, flat, has_endpoints, terminate, encoded_slash, answers, at })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -284,7 +291,7 @@ impl Overlay {
         made.suggested_credential = own.suggested_credential.or(made.suggested_credential);
         made.terminate = self.terminate.unwrap_or(made.terminate);
         made.encoded_slash = self.encoded_slash.unwrap_or(made.encoded_slash);
-        made.answers = made.answers.with(self.ranges, self.pass_unreadable);
+        made.answers = made.answers.with(self.answers);
         made.strip.extend(own.strip);
         made.rules.splice(0..0, own.rules);
         made.ignore_case.extend(own.ignore_case);
@@ -371,29 +378,15 @@ fn read_injection(table: &mut Table<'_, '_>) -> Option<Injection> {
     parsed.map_err(|error| table.problem_at("inject", inject.at, error)).ok()
 }
 
-fn read_encoded_slash(table: &mut Table<'_, '_>) -> Option<EncodedSlash> {
-    let field = table.text("encoded_slash")?;
-    match field.value {
-        "refuse" => Some(EncodedSlash::Refuse),
-        "opaque" => Some(EncodedSlash::Opaque),
-        _ => {
-            table.problem_at("encoded_slash", field.at, "expected \"refuse\" or \"opaque\"");
-            None
-        }
+/// One of these words.
+fn read_word<T: Copy>(table: &mut Table<'_, '_>, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    let field = table.text(key)?;
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == field.value) {
+        return Some(*meaning);
     }
-}
-
-/// `unreadable = "pass"`: true.
-fn read_unreadable(table: &mut Table<'_, '_>) -> Option<bool> {
-    let field = table.text("unreadable")?;
-    match field.value {
-        "refuse" => Some(false),
-        "pass" => Some(true),
-        _ => {
-            table.problem_at("unreadable", field.at, "expected \"refuse\" or \"pass\"");
-            None
-        }
-    }
+    let words: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    table.problem_at(key, field.at, format_args!("expected {}", words.join(" or ")));
+    None
 }
 
 fn read_rules(table: &mut Table<'_, '_>, service: &str) -> Vec<Rule> {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Answers, Endpoint, Router};
-use crate::credential::{Injector, Patterns, Secret, SecretName};
+use super::{Answers, Endpoint, Router, Tokens};
+use crate::credential::{Injector, Patterns, Secret, SecretName, TokenNames};
 
 /// What goes into a request to an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,10 @@ pub struct Scrubbing {
     pub patterns: Arc<Patterns>,
     /// What may come back unscanned. Where the credential does not go, anything.
     pub answers: Answers,
+    /// What members of an OAuth answer hold a fresh token.
+    pub oauth: Arc<TokenNames>,
+    /// The name of the service.
+    pub service: Arc<str>,
 }
 
 impl Injectors {
@@ -51,6 +55,7 @@ impl Injectors {
         secret: impl Fn(&SecretName) -> Option<Arc<Secret>>,
         known: impl Fn(&SecretName) -> Vec<Arc<Secret>>,
     ) -> Self {
+        let oauth = Arc::new(TokenNames::oauth());
         let mut bound = Vec::new();
         for service in router.services() {
             let known = service.credential().map(&known).unwrap_or_default();
@@ -61,9 +66,17 @@ impl Injectors {
                 let injector = place.and_then(|(injection, name)| Injector::new(injection, &*secret(name)?).ok());
                 let secret = place.map(|(_, name)| name.clone());
                 let patterns = Patterns::new(&known, endpoint.injection(), placeholder.as_deref());
-                let answers =
-                    if secret.is_some() { service.answers() } else { Answers { ranges: true, unreadable: true } };
-                let scrubbing = patterns.map(|patterns| Scrubbing { patterns: Arc::new(patterns), answers });
+                let answers = if secret.is_some() {
+                    service.answers()
+                } else {
+                    Answers { ranges: true, unreadable: true, tokens: Tokens::Routes }
+                };
+                let scrubbing = patterns.map(|patterns| Scrubbing {
+                    patterns: Arc::new(patterns),
+                    answers,
+                    oauth: Arc::clone(&oauth),
+                    service: Arc::clone(service.name()),
+                });
                 bound.push(Bound { endpoint: Arc::clone(endpoint), secret, injector, scrubbing });
             }
         }

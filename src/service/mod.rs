@@ -19,7 +19,7 @@ mod test_row;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::credential::{Injection, SecretName, Shape, Slots, placeholder};
+use crate::credential::{Injection, SecretName, Shape, Slots, TokenNames, placeholder};
 use crate::request::{EncodedSlash, Host, Text};
 
 pub use catalogue::{Catalogue, catalogue};
@@ -71,12 +71,38 @@ pub struct Answers {
     pub ranges: bool,
     /// Answers in a coding that cannot be taken off.
     pub unreadable: bool,
+    /// Where fresh tokens are taken out.
+    pub tokens: Tokens,
+}
+
+/// Which answers fresh tokens are taken out of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tokens {
+    /// Those that look like an OAuth answer, and those to requests whose route names members.
+    #[default]
+    Seal,
+    /// Only those to requests whose route names members.
+    Routes,
+    /// None.
+    Pass,
+}
+
+/// What a definition says of [`Answers`].
+#[derive(Debug, Clone, Copy, Default)]
+struct SaidAnswers {
+    ranges: Option<bool>,
+    unreadable: Option<bool>,
+    tokens: Option<Tokens>,
 }
 
 impl Answers {
     /// These, but for what is said anew.
-    fn with(self, ranges: Option<bool>, unreadable: Option<bool>) -> Self {
-        Self { ranges: ranges.unwrap_or(self.ranges), unreadable: unreadable.unwrap_or(self.unreadable) }
+    fn with(self, said: SaidAnswers) -> Self {
+        Self {
+            ranges: said.ranges.unwrap_or(self.ranges),
+            unreadable: said.unreadable.unwrap_or(self.unreadable),
+            tokens: said.tokens.unwrap_or(self.tokens),
+        }
     }
 }
 
@@ -103,6 +129,8 @@ pub struct Classified<'s> {
     pub action: Option<&'s str>,
     /// Each name at most once; a param without a single meaning is absent.
     pub params: Vec<(Text, Text)>,
+    /// What members of the answer hold a fresh token, by the first matching route that says so.
+    pub tokens: Option<&'s Arc<TokenNames>>,
 }
 
 impl Service {
@@ -162,14 +190,15 @@ impl Service {
     #[must_use]
     pub fn classify(&self, call: &Call<'_>) -> Classified<'_> {
         if !self.terminate {
-            return Classified { operation: "tunnel", action: None, params: Vec::new() };
+            return Classified { operation: "tunnel", action: None, params: Vec::new(), tokens: None };
         }
         if self.rules.is_empty() {
-            return Classified { operation: call.default_operation(), action: None, params: Vec::new() };
+            return Classified { operation: call.default_operation(), action: None, params: Vec::new(), tokens: None };
         }
         let path: Option<Vec<&str>> = call.path.map(|path| path.segments().collect());
         let path = path.as_deref();
         let mut settled = (call.default_operation(), None);
+        let mut tokens = None;
         let mut params: Vec<(&str, Option<String>)> = Vec::new();
         for rule in &self.rules {
             let Some(found) = rule.matches(call, path) else { continue };
@@ -179,6 +208,7 @@ impl Service {
                     params.push((name, value));
                 }
             }
+            tokens = tokens.or(rule.tokens());
             if rule.decides() {
                 settled = (rule.operation(call).unwrap_or(settled.0), rule.action());
                 break;
@@ -188,7 +218,7 @@ impl Service {
             let value = value?;
             Some((name.into(), self.canonical_param(name, &value).into()))
         });
-        Classified { operation: settled.0, action: settled.1, params: params.collect() }
+        Classified { operation: settled.0, action: settled.1, params: params.collect(), tokens }
     }
 
     /// A param's value in the one form that is compared: lower case where the upstream ignores case.

@@ -1,11 +1,12 @@
 //! A `[[service.route]]`: which requests it is about, and what it says about them.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::document::{Field, Table};
 use super::path_pattern::is_capture_name;
 use super::{HostPattern, PathPattern};
-use crate::credential::query;
+use crate::credential::{TokenNames, query};
 use crate::request::{CanonicalPath, Host};
 
 /// In a route's `method`: the opening request of a WebSocket.
@@ -58,6 +59,7 @@ pub(crate) struct Rule {
     operation: Option<Box<str>>,
     action: Option<Box<str>>,
     params: Vec<Param>,
+    tokens: Option<Arc<TokenNames>>,
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +100,11 @@ impl Rule {
 
     pub(crate) fn action(&self) -> Option<&str> {
         self.action.as_deref()
+    }
+
+    /// What members of the answer hold a fresh token.
+    pub(crate) fn tokens(&self) -> Option<&Arc<TokenNames>> {
+        self.tokens.as_ref()
     }
 
     /// The operation for a request that matched. A WebSocket that the route did not name is not
@@ -237,13 +244,14 @@ pub(crate) fn read(table: Table<'_, '_>) -> Option<Rule> {
     let operation = reader.word("operation");
     let action = reader.word("action");
     let params = reader.params(&paths, &query);
-    if operation.is_none() && action.is_none() && params.is_empty() {
-        reader.table.problem("a route says nothing: give `operation`, `action` or `params`", None);
+    let tokens = reader.tokens();
+    if operation.is_none() && action.is_none() && params.is_empty() && tokens.is_none() {
+        reader.table.problem("a route says nothing: give `operation`, `action`, `params` or `tokens`", None);
         reader.sound = false;
     }
     let Reader { table, sound } = reader;
     table.finish();
-    sound.then_some(Rule { methods, host, paths, query, operation, action, params })
+    sound.then_some(Rule { methods, host, paths, query, operation, action, params, tokens })
 }
 
 struct Reader<'d, 'a> {
@@ -314,6 +322,22 @@ impl Reader<'_, '_> {
         }
         self.fault(key, word.at, "a name is letters, digits, `.`, `_` and `-`, and no reserved word");
         None
+    }
+
+    /// `["token"]`: what the answer calls its fresh tokens, besides what OAuth calls them.
+    fn tokens(&mut self) -> Option<Arc<TokenNames>> {
+        let mut names = TokenNames::oauth();
+        let given = self.table.texts("tokens");
+        if given.is_empty() && self.sound && self.table.has("tokens") {
+            self.fault("tokens", self.table.at(), "the list is empty; leave the key out");
+        }
+        for name in &given {
+            match names.clone().with(name.value) {
+                Ok(more) => names = more,
+                Err(error) => self.fault("tokens", name.at.clone(), error),
+            }
+        }
+        (!given.is_empty()).then(|| Arc::new(names))
     }
 
     /// Every capture is a param of its own name, unless it starts with `_`; `params` composes others

@@ -14,6 +14,7 @@ mod shares;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 mod upstream;
 
 use support::agent::Agent;

@@ -22,28 +22,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One character away from [`SECRET`].
 const TWIN: &str = "sk-real-3kf9QmZx71TtPw0aVb5Lr8Yt";
 
-fn masked(length: usize) -> String {
+pub(crate) fn masked(length: usize) -> String {
     "*".repeat(length)
 }
 
 /// An origin that gives these answers one after the other, each in so many writes, on each connection.
-fn origin_of(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> World<RawOrigin> {
+pub(crate) fn origin_of(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> World<RawOrigin> {
     World::raw(steps(answers))
 }
 
-fn steps(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> Vec<Step> {
+pub(crate) fn steps(answers: impl IntoIterator<Item = Vec<Vec<u8>>>) -> Vec<Step> {
     let answer = |writes: Vec<Vec<u8>>| std::iter::once(Step::Head).chain(writes.into_iter().map(Step::Send));
     answers.into_iter().flat_map(answer).chain([Step::UntilClosed]).collect()
 }
 
 /// With a length.
-fn plain(headers: &str, body: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn plain(headers: &str, body: &[u8]) -> Vec<Vec<u8>> {
     let head = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     vec![[head.as_bytes(), body].concat()]
 }
 
 /// In chunks, each a write of its own.
-fn chunked(headers: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+pub(crate) fn chunked(headers: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut writes = vec![format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n").into_bytes()];
     for part in parts.iter().filter(|part| !part.is_empty()) {
         writes.push([format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
@@ -53,7 +53,7 @@ fn chunked(headers: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
 }
 
 /// Asks for one answer after the other in one tunnel.
-fn answers(world: &World<RawOrigin>, count: usize) -> Vec<Answer> {
+pub(crate) fn answers(world: &World<RawOrigin>, count: usize) -> Vec<Answer> {
     let mut tunnel = world.agent.tunnel(HOST);
     let mut answer = || {
         tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
@@ -219,7 +219,7 @@ fn encoded(encoder: &mut dyn EncodeV2, text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn in_every_coding(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn in_every_coding(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let level = flate2::Compression::default();
     let gzip = |text: &[u8]| encoded(&mut GzipEncoder::new(level.into()), text);
     let (half, rest) = text.split_at(text.len() / 2);

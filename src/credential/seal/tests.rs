@@ -1,0 +1,112 @@
+use super::*;
+
+const TOKEN: &str = "ya29.a0AfH6SMBx3kf9QmZx71TtPw0aVb5Lr8Ys";
+
+fn sealer(format: Format) -> Sealer {
+    Sealer::new(Arc::new(TokenNames::oauth()), "acme".into(), Some(format))
+}
+
+fn passed(format: Format, text: &[u8], part: usize) -> Vec<u8> {
+    let mut sealer = sealer(format);
+    let mut out = Vec::new();
+    for part in text.chunks(part) {
+        let first = sealer.push(Bytes::copy_from_slice(part));
+        out.extend_from_slice(&first.unwrap_or_default());
+        std::iter::from_fn(|| sealer.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+    }
+    sealer.finish();
+    std::iter::from_fn(|| sealer.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+    out
+}
+
+fn sealed(format: Format, text: &str) -> String {
+    let whole = passed(format, text.as_bytes(), text.len().max(1));
+    for part in 1..=text.len().min(60) {
+        assert_eq!(passed(format, text.as_bytes(), part), whole, "{text} in parts of {part}");
+    }
+    assert_eq!(whole.len(), text.len());
+    String::from_utf8(whole).expect("text")
+}
+
+fn stand_in_of(text: &str) -> String {
+    String::from_utf8(stand_in("acme", text.len())).expect("text")
+}
+
+#[test]
+fn json_members_are_sealed_at_any_depth_and_in_any_spelling() {
+    let instead = stand_in_of(TOKEN);
+    for (before, after) in [
+        ("{\"access_token\":\"", "\",\"token_type\":\"Bearer\",\"expires_in\":3599}"),
+        ("{\"ok\": true, \"authed_user\": {\"refresh_token\" :\n \"", "\"}}"),
+        ("[{\"a\": \"\\\\\", \"idToken\": \"", "\"}]"),
+        ("{\"access\\u005ftoken\": \"", "\"}"),
+        ("{\"a\": \"\\\"access_token\\\": \\\"\", \"Access-Token\": \"", "\"}"),
+    ] {
+        let text = format!("{before}{TOKEN}{after}");
+        assert_eq!(sealed(Format::Json, &text), format!("{before}{instead}{after}"));
+        assert_eq!(sealed(Format::JsonOrForm, &text), format!("{before}{instead}{after}"));
+    }
+}
+
+#[test]
+fn what_is_no_token_passes() {
+    for text in [
+        format!("{{\"access_tokens\":\"{TOKEN}\"}}"),
+        format!("{{\"token\":\"{TOKEN}\", \"access_token\": null, \"id_token\": \"\"}}"),
+        format!("{{\"a\": \"access_token\", \"b\": \"{TOKEN}\"}}"),
+        format!("{{\"text\": \"{{\\\"access_token\\\": \\\"{TOKEN}\\\"}}\"}}"),
+        format!("[\"access_token\", \"{TOKEN}\"]"),
+        String::new(),
+    ] {
+        assert_eq!(sealed(Format::Json, &text), text);
+    }
+    let text = format!("access_tokens={TOKEN}&x=access_token&access_token&access_token=&y={TOKEN}");
+    assert_eq!(sealed(Format::Form, &text), text);
+}
+
+#[test]
+fn forms_uris_and_cookies_are_sealed() {
+    let instead = stand_in_of(TOKEN);
+    for (format, before, after) in [
+        (Format::Form, "access_token=", "&scope=repo&token_type=bearer"),
+        (Format::JsonOrForm, "a=1&access%5Ftoken=", ""),
+        (Format::Form, "access_token=", "\n"),
+        (Format::Uri, "https://app.test/cb?code=1#access_token=", "&token_type=bearer"),
+        (Format::Uri, "/cb?access_token=", "#x"),
+        (Format::Cookie, "access_token=", "; Path=/; HttpOnly"),
+    ] {
+        let text = format!("{before}{TOKEN}{after}");
+        assert_eq!(sealed(format, &text), format!("{before}{instead}{after}"), "{format:?}");
+    }
+}
+
+#[test]
+fn a_token_is_looked_for_in_the_rest_in_every_form() {
+    let text = format!("{{\"access_token\":\"{TOKEN}\",\"again\":\"x{TOKEN}\",\"hex\":\"{}\"}}", hex::encode(TOKEN));
+    let out = sealed(Format::Json, &text);
+    assert!(out.ends_with(&format!("\"x{0}\",\"hex\":\"{0}{0}\"}}", "*".repeat(TOKEN.len()))), "{out}");
+    // Decoded: the rest may spell it another way.
+    let text = "{\"access_token\":\"1\\/\\/0gabcdefgh\",\"again\":\"1//0gabcdefgh\"}";
+    assert!(sealed(Format::Json, text).ends_with(":\"*************\"}"));
+}
+
+#[test]
+fn a_value_without_an_end_or_too_long_is_masked() {
+    assert_eq!(sealed(Format::Json, "{\"access_token\": \"abcdef"), "{\"access_token\": \"******");
+    let long = "x".repeat(super::super::SECRET_BYTES_MAX + 5);
+    let text = format!("{{\"access_token\": \"{long}\", \"a\": 1}}");
+    assert_eq!(passed(Format::Json, text.as_bytes(), 1000), text.replace('x', "*").into_bytes());
+    assert_eq!(sealed(Format::Json, "{\"access_token\": \"short\"}"), "{\"access_token\": \"*****\"}");
+}
+
+#[test]
+fn names_that_a_service_gives_are_sealed_too() {
+    let names = TokenNames::oauth().with("token").expect("a name");
+    let mut sealer = Sealer::new(Arc::new(names), "acme".into(), None);
+    let sealed = sealer.seal(format!("{{\"token\": \"{TOKEN}\"}}").as_bytes(), Format::Json).expect("sealed");
+    assert_eq!(sealed, format!("{{\"token\": \"{}\"}}", stand_in_of(TOKEN)).into_bytes());
+    assert!(sealer.scrub(format!("a {TOKEN}").as_bytes()).is_some() && sealer.scrub(b"a").is_none());
+    for name in ["", "_-", &"a".repeat(65)] {
+        assert_eq!(TokenNames::oauth().with(name), Err(BadTokenName), "{name}");
+    }
+}
