@@ -34,6 +34,7 @@ fn identity() -> Identity {
         &[hop(None), hop(Some("orchestrator")), hop(Some("agent-1"))],
         &[0xca; 32],
         ProofKind::Connect,
+        None,
     )
 }
 

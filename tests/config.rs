@@ -120,7 +120,7 @@ drain = "500ms"
 "#,
         )
         .expect("sound");
-    assert_eq!(config.listen, Listen::Unix(env.home().dir().join("narrows.sock")));
+    assert_eq!(config.listen, Some(Listen::Unix(env.home().dir().join("narrows.sock"))));
     assert!(config.admin.is_none());
     assert_eq!(&*config.audience, "team-a");
     let target = |text: &str| Target::parse(text).expect("a target");
@@ -372,6 +372,42 @@ fn a_check_knows_missing_secrets_and_rows_that_do_not_hold() {
     let injectors = Injectors::new(&config.services, |_| None);
     assert_eq!(injectors.missing().len(), 1);
     assert_eq!(env.load("").expect("sound").check(&[]).len(), 1, "no roots");
+}
+
+#[test]
+fn a_listener_that_holds_a_capability_is_for_those_who_may_reach_it() {
+    let env = Env::new();
+    let good = r#"[[listener]]
+name = "pod"
+listen = "127.0.0.1:7090"
+capability = "pod.cap"
+key = "pod.key"
+"#;
+    let config = env.load(good).expect("sound");
+    let [listener] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    assert_eq!((&*listener.name, listener.listen.to_string().as_str()), ("pod", "127.0.0.1:7090"));
+    assert_eq!(listener.capability, env.home().dir().join("pod.cap"));
+    assert!(config.files.contains(&listener.key), "a renewed key is taken up");
+    assert!(env.load(&format!("listen = \"off\"\n{good}")).expect("sound").listen.is_none());
+    let open = |more: &str| good.replace("127.0.0.1", "0.0.0.0") + more;
+    assert!(env.load(&open("exposed = true\n")).is_ok());
+    let socket = |more: &str| good.replace("127.0.0.1:7090", "unix:pod.sock") + more;
+    assert_eq!(env.load(&socket("uids = [1000]\n")).expect("sound").listeners[0].uids, [1000]);
+
+    for (text, part) in [
+        (open(""), "and it is not loopback"),
+        (open("exposed = false\n"), "and it is not loopback"),
+        (good.replace("key = \"pod.key\"\n", ""), "a listener needs `key`"),
+        (good.replace("\"pod\"", "\"a pod\""), "1 to 64 ASCII letters"),
+        (good.to_owned() + "uids = [1000]\n", "`uids` is for Unix sockets"),
+        (socket("uids = [-1]\n"), "a list of whole numbers"),
+        (good.to_owned() + "capabilities = 1\n", "did you mean \"capability\"?"),
+        (good.to_owned() + &good.replace("7090", "7091"), "two listeners are called \"pod\""),
+        (good.to_owned() + &good.replace("\"pod\"", "\"pod-2\""), "two listeners are on 127.0.0.1:7090"),
+    ] {
+        let problems = env.problems(&text).join("\n");
+        assert!(problems.contains(part), "{text}\n{problems}");
+    }
 }
 
 #[test]

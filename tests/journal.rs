@@ -152,6 +152,7 @@ fn a_line_is_what_the_interface_says_member_by_member() {
         &[hop(None, &first), hop(Some("agent-1"), &second)],
         &[0xca; 32],
         ProofKind::Connect,
+        None,
     );
     let entry = journal.begin(&Intent { identity: Some(&identity), ..intent(1) }).expect("begun");
     entry.finish(&outcome(Ending::Allowed), Instant::now());
@@ -190,7 +191,7 @@ fn nothing_that_a_peer_sends_ends_a_line_or_moves_a_cursor() {
     let folder = Folder::new();
     let journal = folder.open();
     let nasty = "/a\r\n\x1b[2J\"\\\u{2028}\u{2029}\u{202e}\u{0}\u{7f}\u{9b}é".repeat(100);
-    let identity = Identity::new(Some("a\"\n\u{202e}"), &[], &[0; 32], ProofKind::Presentation);
+    let identity = Identity::new(Some("a\"\n\u{202e}"), &[], &[0; 32], ProofKind::Presentation, None);
     let nasty_intent = Intent {
         path: Some(&nasty),
         method: Some("G\r\nT"),
@@ -290,7 +291,7 @@ fn eight_threads_of_ten_thousand_entries_leave_one_line_each() {
 fn an_entry_allocates_nothing() {
     let folder = Folder::new();
     let journal = folder.open();
-    let identity = Identity::new(Some("alice"), &[], &[0; 32], ProofKind::Connect);
+    let identity = Identity::new(Some("alice"), &[], &[0; 32], ProofKind::Connect, None);
     let intent = Intent { identity: Some(&identity), ..intent(1) };
     write(&journal, [0]);
     let counted = allocation_counter::measure(|| {

@@ -65,7 +65,8 @@ pub struct IdentityHop<'a> {
     pub block: &'a [u8; 32],
 }
 
-/// Whose request it is, written as JSON once per tunnel: `user`, `chain`, `capability`, `proof`.
+/// Whose request it is, written as JSON once per tunnel: `user`, `chain`, `capability`, `proof`, and `listener` where one
+/// holds the capability.
 #[derive(Debug, Clone)]
 pub struct Identity(Arc<[u8]>);
 
@@ -75,7 +76,13 @@ impl Identity {
     ///
     /// `capability` is the SHA-256 of the capability as presented.
     #[must_use]
-    pub fn new(user: Option<&str>, hops: &[IdentityHop<'_>], capability: &[u8; 32], proof: ProofKind) -> Self {
+    pub fn new(
+        user: Option<&str>,
+        hops: &[IdentityHop<'_>],
+        capability: &[u8; 32],
+        proof: ProofKind,
+        listener: Option<&str>,
+    ) -> Self {
         let mut out = Vec::with_capacity(256 + 256 * hops.len());
         out.extend_from_slice(b"\"user\":");
         json::optional(&mut out, user);
@@ -96,6 +103,10 @@ impl Identity {
         json::string(&mut out, &hex::encode(capability));
         out.extend_from_slice(b",\"proof\":");
         json::string(&mut out, proof.as_str());
+        if let Some(listener) = listener {
+            out.extend_from_slice(b",\"listener\":");
+            json::string(&mut out, listener);
+        }
         Self(out.into())
     }
 
@@ -468,7 +479,7 @@ mod tests {
         fn an_intent_reads_back(id in any::<u128>(), time_ms in any::<u64>(), port in any::<Option<u16>>(),
             foreign_credential in any::<bool>(), service in any::<Option<String>>(), path in any::<Option<String>>(),
             client in any::<Option<String>>()) {
-            let identity = Identity::new(Some("alice"), &[], &[7; 32], ProofKind::Connect);
+            let identity = Identity::new(Some("alice"), &[], &[7; 32], ProofKind::Connect, None);
             let intent = Intent {
                 id: Ulid(id), time_ms, event: Event::Tunnel, identity: Some(&identity), service: service.as_deref(),
                 operation: None, action: Some(""), method: Some("GET"), host: Some("api.test"), port,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use narrows::config::Config;
-use narrows::daemon::{Daemon, LoadError, Serve, StartError};
+use narrows::daemon::{Daemon, LoadError, Serve, StartError, holdings};
 use narrows::process;
 use narrows::store::{Home, SecretStore};
 use tokio::signal::unix::{SignalKind, signal};
@@ -100,7 +100,12 @@ fn harden() {
 fn check(home: &Home) -> ExitCode {
     let problems = match Config::load(home) {
         Ok(config) => match SecretStore::new(home).list() {
-            Ok(stored) => config.check(&stored),
+            Ok(stored) => {
+                if let Err(error) = holdings(&config) {
+                    return fail(&error, error.hint());
+                }
+                config.check(&stored)
+            }
             Err(error) => return fail(&error, error.hint()),
         },
         Err(problems) => problems,

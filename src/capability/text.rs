@@ -98,6 +98,17 @@ impl Capability {
             .map_err(|_| InvalidCapability::Malformed)?;
         Ok(Self::from_bytes(&sealed)?)
     }
+
+    /// Itself when it is sealed, else as [`Capability::seal`] has it.
+    ///
+    /// # Errors
+    /// [`SealError::Invalid`].
+    pub fn to_sealed(&self) -> Result<Self, SealError> {
+        match self.seal() {
+            Err(SealError::Sealed) => Ok(self.clone()),
+            sealed => sealed,
+        }
+    }
 }
 
 impl fmt::Debug for Capability {

@@ -1,18 +1,13 @@
 //! Capability files: reading one, writing one.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::capability::{Capability, Chain, Limits};
 use crate::config::Config;
-use crate::store::Home;
+use crate::store::{Home, keys};
 
 use super::failure::Failure;
 use super::output::{print_one, say, write_private};
-
-/// The largest capability is some 22 KiB of text; more than this is something else.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a new capability goes.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,17 +39,10 @@ impl OutArgs {
 /// Reads a capability file. It need not be private, as one that a shell wrote is not: without its holder's key, which
 /// must be, it is worth nothing.
 pub(super) fn read(path: &Path) -> Result<Capability, Failure> {
-    let failed = |error: io::Error| {
-        Failure::new(format_args!("{} cannot be read: {error}", path.display()))
-            .hint("capctl mint and capctl attenuate write capabilities".to_owned())
-    };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).map_err(failed)?;
-    let text = std::str::from_utf8(&bytes).unwrap_or_default();
-    Capability::from_text(text.trim()).map_err(|error| {
-        Failure::new(format_args!("{} holds no capability: {error}", path.display()))
-            .hint("capctl mint and capctl attenuate write them".to_owned())
-    })
+    let written = || "capctl mint and capctl attenuate write capabilities".to_owned();
+    let text = keys::read_text(path).map_err(|error| Failure::from(error).hint(written()))?;
+    Capability::from_text(text.trim())
+        .map_err(|error| Failure::new(format_args!("{} holds no capability: {error}", path.display())).hint(written()))
 }
 
 /// What a capability says, unverified.

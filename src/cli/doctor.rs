@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
+use crate::daemon::holdings;
 use crate::net::leaf::LeafCache;
 use crate::request::Host;
 use crate::store::ca::{Ca, Rotation};
@@ -108,6 +109,7 @@ fn look(home: &Home) -> Vec<Finding> {
             let problems = config.check(&named);
             findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
             findings.push(listener(&config));
+            findings.extend((!config.listeners.is_empty()).then(|| held(&config)));
         }
         Err(problems) => {
             findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
@@ -233,7 +235,8 @@ fn secrets(home: &Home, config: &Config) -> Finding {
 
 fn listener(config: &Config) -> Finding {
     match &config.listen {
-        Listen::Tcp(address) => match std::net::TcpListener::bind(address) {
+        None => Finding::good("listen", "off: clients have the listeners that hold a capability for them"),
+        Some(Listen::Tcp(address)) => match std::net::TcpListener::bind(address) {
             Ok(_) => Finding::good("listen", format!("{address} is free")),
             Err(error) => Finding::note(
                 "listen",
@@ -241,7 +244,14 @@ fn listener(config: &Config) -> Finding {
                 "if narrows serves there, all is well; else set another `listen`",
             ),
         },
-        Listen::Unix(path) => Finding::good("listen", format!("unix:{}", path.display())),
+        Some(Listen::Unix(path)) => Finding::good("listen", format!("unix:{}", path.display())),
+    }
+}
+
+fn held(config: &Config) -> Finding {
+    match holdings(config) {
+        Ok(_) => Finding::good("listeners", format!("{} hold a capability for their clients", config.listeners.len())),
+        Err(error) => Finding::wrong("listeners", error.to_string(), error.hint()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::capability::{Capability, Context, Credentials, Proof, Purpose, SealError, parse_duration_s};
+use crate::capability::{Context, Credentials, Proof, Purpose, parse_duration_s};
 use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
 use crate::forward::Upstream;
@@ -86,11 +86,14 @@ impl Env {
         match (&self.proxy, &config.listen) {
             (Some(Upstream::Tcp(target)), _) => Ok(target.clone()),
             (Some(Upstream::Unix(_)), _) => Err(needed("--proxy must be http://HOST:PORT here")),
-            (None, Listen::Tcp(address)) if address.port() != 0 => {
+            (None, Some(Listen::Tcp(address))) if address.port() != 0 => {
                 Target::parse(&address.to_string()).map_err(|_| needed("`listen` has no usable address"))
             }
-            (None, Listen::Tcp(_)) => Err(needed("`listen` says port 0: which port the proxy got is not known here")),
-            (None, Listen::Unix(_)) => Err(needed("`listen` is a Unix socket, which other programs cannot use")),
+            (None, Some(Listen::Tcp(_))) => {
+                Err(needed("`listen` says port 0: which port the proxy got is not known here"))
+            }
+            (None, None) => Err(needed("`listen` is \"off\"")),
+            (None, Some(Listen::Unix(_))) => Err(needed("`listen` is a Unix socket, which other programs cannot use")),
         }
     }
 
@@ -112,11 +115,7 @@ impl Env {
 }
 
 fn presentation(holding: &Holding, audience: &str, ttl_s: u32) -> Result<String, Failure> {
-    let capability: Capability = match holding.capability.seal() {
-        Ok(sealed) => sealed,
-        Err(SealError::Sealed) => holding.capability.clone(),
-        Err(error) => return Err(Failure::of(&error)),
-    };
+    let capability = holding.capability.to_sealed().map_err(|error| Failure::of(&error))?;
     let context = Context::new(audience, Purpose::Presentation);
     let now = UnixSeconds::now();
     let proof = Proof::sign(&holding.key, &capability.sha256(), now, ttl_s, random::bytes()?, &context)

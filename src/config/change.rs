@@ -1,6 +1,6 @@
 //! What a running proxy cannot take on.
 
-use super::Config;
+use super::{Config, Listener};
 
 /// The keys whose new values need a restart, in the order of the file; empty when the change can
 /// take effect now. Everything else applies to the next request.
@@ -13,6 +13,12 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
         }
     };
     note("listen", old.listen != new.listen);
+    // Which capability is behind a listener may change, and what is in its files.
+    let places = |config: &Config| {
+        let place = |listener: &Listener| (listener.name.clone(), listener.listen.clone(), listener.uids.clone());
+        config.listeners.iter().map(place).collect::<Vec<_>>()
+    };
+    note("listener", places(old) != places(new));
     note("admin", old.admin != new.admin);
     note("audience", old.audience != new.audience);
     note("insecure", old.insecure != new.insecure);

@@ -5,6 +5,7 @@
 
 mod change;
 pub mod edit;
+mod listeners;
 mod read;
 mod services;
 mod starter;
@@ -28,6 +29,7 @@ use crate::store::{Home, private};
 
 pub use crate::service::Problem;
 pub use change::changes_needing_restart;
+pub use listeners::Listener;
 pub use starter::starter;
 pub use values::{BadDuration, BadSize, parse_duration, parse_size};
 
@@ -39,8 +41,10 @@ pub const AUDIENCE_DEFAULT: &str = "local";
 /// A whole, consistent configuration. Paths are absolute.
 #[derive(Debug)]
 pub struct Config {
-    /// Where clients connect.
-    pub listen: Listen,
+    /// Where clients connect that bring credentials; `None` is `"off"`.
+    pub listen: Option<Listen>,
+    /// Where clients connect for whom the proxy itself holds a capability.
+    pub listeners: Vec<Listener>,
     /// Health, metrics and console; `None` is `"off"`.
     pub admin: Option<Listen>,
     /// The name that proofs are made for.
@@ -72,6 +76,13 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// True for port 0, which is another port for each who asks.
+    pub(crate) fn is_any_port(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
 }
 
 impl fmt::Display for Listen {

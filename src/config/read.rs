@@ -13,7 +13,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::values::{parse_duration, parse_size};
-use super::{AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, services};
+use super::{
+    AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, services,
+};
 use crate::audit::{Durability, JournalOptions};
 use crate::capability::PublicKey;
 use crate::request::Target;
@@ -37,11 +39,12 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     let mut files = vec![home.config(), home.services_dir()];
 
     let listen_at = top.text("listen").map(|field| field.at);
-    let listen = read_listen(&mut top, "listen", home).unwrap_or(Listen::Tcp(SocketAddr::from(LISTEN_DEFAULT)));
+    let listen = read_listen_or_off(&mut top, "listen", LISTEN_DEFAULT, home);
+    let listeners = listeners::read(&mut top, home, &mut files);
     let admin = read_admin(&mut top, home);
     let audience: Arc<str> = read_audience(&mut top).unwrap_or(AUDIENCE_DEFAULT).into();
     let insecure = top.flag("insecure").is_some_and(|field| field.value);
-    check_exposure(&top, &listen, listen_at, &audience, insecure);
+    check_exposure(&top, listen.as_ref(), listen_at, &audience, insecure);
     let roots = read_roots(&mut top);
     let mut limits = Limits::default();
     let upstream = read_upstream(&mut top, home, &mut limits, &mut files);
@@ -56,6 +59,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     match router {
         Some(services) if problems.is_empty() => Ok(Config {
             listen,
+            listeners,
             admin,
             audience,
             insecure,
@@ -72,7 +76,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     }
 }
 
-fn read_listen(table: &mut Table<'_, '_>, key: &'static str, home: &Home) -> Option<Listen> {
+pub(super) fn read_listen(table: &mut Table<'_, '_>, key: &'static str, home: &Home) -> Option<Listen> {
     let field = table.text(key)?;
     if let Some(path) = field.value.strip_prefix("unix:") {
         if !path.is_empty() {
@@ -85,14 +89,24 @@ fn read_listen(table: &mut Table<'_, '_>, key: &'static str, home: &Home) -> Opt
     None
 }
 
+/// The default where nothing is said; `None` is `"off"`, and what could not be read.
+fn read_listen_or_off(
+    table: &mut Table<'_, '_>,
+    key: &'static str,
+    default: ([u8; 4], u16),
+    home: &Home,
+) -> Option<Listen> {
+    match table.text(key) {
+        Some(field) if field.value == "off" => None,
+        Some(_) => read_listen(table, key, home),
+        // What is there and no string has been reported.
+        None => Some(Listen::Tcp(SocketAddr::from(default))),
+    }
+}
+
 fn read_admin(table: &mut Table<'_, '_>, home: &Home) -> Option<Listen> {
     let field = table.text("admin");
-    match &field {
-        Some(field) if field.value == "off" => return None,
-        None => return Some(Listen::Tcp(SocketAddr::from(ADMIN_DEFAULT))),
-        Some(_) => {}
-    }
-    let admin = read_listen(table, "admin", home);
+    let admin = read_listen_or_off(table, "admin", ADMIN_DEFAULT, home);
     if let (Some(Listen::Tcp(address)), Some(field)) = (&admin, field)
         && !address.ip().is_loopback()
     {
@@ -114,8 +128,14 @@ fn read_audience<'d>(table: &mut Table<'d, '_>) -> Option<&'d str> {
 
 /// Credentials over clear text beyond this machine need the operator's word, and an audience that is
 /// not everybody's.
-fn check_exposure(table: &Table<'_, '_>, listen: &Listen, at: Option<Range<usize>>, audience: &str, insecure: bool) {
-    let Listen::Tcp(address) = listen else { return };
+fn check_exposure(
+    table: &Table<'_, '_>,
+    listen: Option<&Listen>,
+    at: Option<Range<usize>>,
+    audience: &str,
+    insecure: bool,
+) {
+    let Some(Listen::Tcp(address)) = listen else { return };
     if address.ip().to_canonical().is_loopback() {
         return;
     }

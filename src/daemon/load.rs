@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
-use crate::capability::{BadRevocation, Revocations, Roots};
-use crate::config::{Config, Problem, Upstream, UpstreamRoots};
+use crate::capability::{BadRevocation, Capability, Revocations, Roots};
+use crate::config::{Config, Listener, Problem, Upstream, UpstreamRoots};
 use crate::credential::{Secret, SecretName};
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, RootSource, TrustError};
-use crate::proxy::SnapshotParts;
-use crate::store::{Home, SecretStore, StoreError, revoked};
+use crate::proxy::{Holding, Holdings, SnapshotParts};
+use crate::store::{Home, SecretStore, StoreError, keys, revoked};
 
 /// Why a home's files cannot be served from.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,16 @@ pub enum LoadError {
     /// The roots that upstreams are trusted by.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// What a listener holds for its clients.
+    #[error("listener \"{listener}\": {problem}")]
+    Holding {
+        /// The listener's name.
+        listener: Arc<str>,
+        /// What is wrong with its files.
+        problem: String,
+        /// What to type, where that is known.
+        hint: Option<String>,
+    },
 }
 
 impl LoadError {
@@ -39,6 +49,7 @@ impl LoadError {
             Self::Store(error) => error.hint(),
             Self::Revocations(_) => Some("mend or remove that line; capctl revoke writes good ones".to_owned()),
             Self::Trust(_) => None,
+            Self::Holding { hint, .. } => hint.clone(),
         }
     }
 }
@@ -54,6 +65,7 @@ pub fn load_snapshot_parts(
 ) -> Result<SnapshotParts, LoadError> {
     Ok(SnapshotParts {
         secrets: secrets(home, config)?,
+        holdings: holdings(config)?,
         roots: Roots::new(config.roots.clone()),
         revocations: revocations(home)?,
         dial_rules: DialRules {
@@ -79,6 +91,29 @@ fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secr
     let mut used = SecretStore::new(home).load()?;
     used.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
     Ok(used.into_iter().map(|(name, secret)| (name, Arc::new(secret))).collect())
+}
+
+/// The capabilities and keys of `[[listener]]`.
+///
+/// # Errors
+/// [`LoadError::Holding`].
+pub fn holdings(config: &Config) -> Result<Holdings, LoadError> {
+    config.listeners.iter().map(|listener| Ok((Arc::clone(&listener.name), holding(listener)?))).collect()
+}
+
+fn holding(listener: &Listener) -> Result<Holding, LoadError> {
+    let failed = |problem: String, hint: Option<String>| LoadError::Holding {
+        listener: Arc::clone(&listener.name),
+        problem,
+        hint,
+    };
+    let at = listener.capability.display();
+    let minted = || Some(format!("capctl mint --to PUBKEY --user YOU --allow GRANT --expires 8h --out {at}"));
+    let text = keys::read_text(&listener.capability).map_err(|error| failed(error.to_string(), minted()))?;
+    let capability = Capability::from_text(text.trim())
+        .map_err(|error| failed(format!("{at} holds no capability: {error}"), minted()))?;
+    let key = keys::read_private(&listener.key).map_err(|error| failed(error.to_string(), error.hint()))?;
+    Holding::new(&capability, key).map_err(|error| failed(error.to_string(), Some(format!("capctl inspect {at}"))))
 }
 
 fn roots(upstream: &Upstream) -> Result<Arc<RootCertStore>, TrustError> {

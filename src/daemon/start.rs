@@ -10,12 +10,12 @@ use super::load::{LoadError, load_snapshot_parts};
 use super::reload::{Reload, watched};
 use crate::audit::{Journal, JournalError};
 use crate::clock::UnixSeconds;
-use crate::config::{Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::net::dial::Dialer;
 use crate::net::leaf::{LeafCache, LeafError};
 use crate::net::listener::Listener;
 use crate::net::trust::TrustError;
-use crate::proxy::{self, Drain, Limits, Live, Parts, Proxy, Snapshot};
+use crate::proxy::{self, Drain, Entrance, Limits, Live, Parts, Proxy, Snapshot};
 use crate::store::ca::Ca;
 use crate::store::watch::Watcher;
 use crate::store::{Home, StoreError};
@@ -24,6 +24,10 @@ use crate::store::{Home, StoreError};
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// How often a runtime that serves is woken, whatever happens: less than the second for which a request sets a timer.
 const TICK_EVERY: Duration = Duration::from_millis(500);
+
+/// Modes of a socket's file. Where users are named, they are told apart when they connect.
+const OWNER_ONLY: u32 = 0o600;
+const EVERYBODY: u32 = 0o666;
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,24 +123,31 @@ impl Daemon {
         if !crate::process::lock_memory() {
             tracing::info!("what is in memory may reach swap: this user may not lock it");
         }
-        let Bound { main, admin, socket } = Bound::bind(home, &config, serve).await?;
+        let Bound { main, held, admin, socket } = Bound::bind(home, &config, serve).await?;
         let journal = Journal::open(&config.journal_dir, config.journal)?;
-        let own: Vec<SocketAddr> = [&main, &admin].into_iter().flatten().filter_map(Listener::local_address).collect();
+        let listeners = main.iter().chain(held.iter().map(|(listener, _)| listener)).chain(&admin);
+        let own: Vec<SocketAddr> = listeners.filter_map(Listener::local_address).collect();
         let limits = Limits::new(config.limits, started_at);
         let dialer = Dialer::new(own, limits.dial);
         let audience = Arc::clone(&config.audience);
         let live = Live::new(snapshot);
         let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer });
+        let held_at = held.iter().map(|(listener, entrance)| match entrance {
+            Entrance::Bound { name, .. } => format!("{listener} for {name}"),
+            Entrance::Main => listener.to_string(),
+        });
+        let named = main.iter().map(ToString::to_string).chain(held_at);
         let daemon = Self {
             drain: Drain::default(),
-            listening: [&main, &socket, &admin].into_iter().flatten().map(ToString::to_string).collect(),
+            listening: named.chain(socket.iter().chain(&admin).map(ToString::to_string)).collect(),
             address: main.as_ref().and_then(Listener::local_address),
             socket: socket.as_ref().map(|_| home.socket()),
             drain_within: config.limits.drain,
             proxy: Arc::clone(&proxy),
         };
-        for listener in [main, socket].into_iter().flatten() {
-            tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, daemon.drain.clone()));
+        let brought = [main, socket].into_iter().flatten().map(|listener| (listener, Entrance::Main));
+        for (listener, entrance) in brought.chain(held) {
+            tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, entrance, daemon.drain.clone()));
         }
         if let Some(admin) = admin {
             tokio::spawn(crate::admin::serve(Arc::clone(&proxy), home.clone(), admin, daemon.drain.clone()));
@@ -198,6 +209,8 @@ async fn tick(drain: Drain) {
 /// The listeners of a daemon.
 struct Bound {
     main: Option<Listener>,
+    /// Those that hold a capability for their clients.
+    held: Vec<(Listener, Entrance)>,
     admin: Option<Listener>,
     socket: Option<Listener>,
 }
@@ -205,16 +218,25 @@ struct Bound {
 impl Bound {
     async fn bind(home: &Home, config: &Config, serve: Serve) -> Result<Self, StartError> {
         let everything = serve == Serve::Everything;
-        let main = if everything { Some(listen(&config.listen).await?) } else { None };
+        let main = match config.listen.as_ref().filter(|_| everything) {
+            Some(main) => Some(listen(main, OWNER_ONLY).await?),
+            None => None,
+        };
+        let mut held = Vec::new();
+        for config::Listener { name, listen: at, uids, .. } in config.listeners.iter().filter(|_| everything) {
+            let mode = if uids.is_empty() { OWNER_ONLY } else { EVERYBODY };
+            let entrance = Entrance::Bound { name: Arc::clone(name), uids: uids.clone() };
+            held.push((listen(at, mode).await?, entrance));
+        }
         let admin = match config.admin.as_ref().filter(|_| everything) {
-            Some(admin) => Some(listen(admin).await?),
+            Some(admin) => Some(listen(admin, OWNER_ONLY).await?),
             None => None,
         };
         let path = home.socket();
-        let socket = if config.listen == Listen::Unix(path.clone()) && everything {
+        let socket = if config.listen == Some(Listen::Unix(path.clone())) && everything {
             None
         } else {
-            match Listener::unix(&path).await {
+            match Listener::unix(&path, OWNER_ONLY).await {
                 Ok(socket) => Some(socket),
                 // A proxy that has its own address can do without; one that is embedded cannot.
                 Err(error) if everything => {
@@ -224,14 +246,14 @@ impl Bound {
                 Err(source) => return Err(StartError::Listen { at: format!("unix:{}", path.display()), source }),
             }
         };
-        Ok(Self { main, admin, socket })
+        Ok(Self { main, held, admin, socket })
     }
 }
 
-async fn listen(at: &Listen) -> Result<Listener, StartError> {
+async fn listen(at: &Listen, mode: u32) -> Result<Listener, StartError> {
     let bound = match at {
         Listen::Tcp(address) => Listener::tcp(*address).await,
-        Listen::Unix(path) => Listener::unix(path).await,
+        Listen::Unix(path) => Listener::unix(path, mode).await,
     };
     bound.map_err(|source| StartError::Listen { at: at.to_string(), source })
 }

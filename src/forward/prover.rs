@@ -46,11 +46,7 @@ pub(super) enum Corrected {
 
 impl Prover {
     pub(super) fn new(capability: &Capability, key: PrivateKey, audience: Arc<str>) -> Result<Self, SealError> {
-        let sealed = match capability.seal() {
-            Ok(sealed) => sealed,
-            Err(SealError::Sealed) => capability.clone(),
-            Err(error) => return Err(error),
-        };
+        let sealed = capability.to_sealed()?;
         let prefix = format!("{SCHEME} {}.", sealed.to_text());
         Ok(Self {
             key,

@@ -85,14 +85,13 @@ impl Listener {
         Ok(Self::Tcp(TcpListener::bind(address).await?))
     }
 
-    /// Binds a Unix socket that only its owner may connect to. A socket file that nobody serves is
-    /// replaced.
+    /// Binds a Unix socket whose file has this mode. A socket file that nobody serves is replaced.
     ///
     /// # Errors
     /// `AddrInUse` when another process answers there; else the system's.
-    pub async fn unix(path: &Path) -> io::Result<Self> {
+    pub async fn unix(path: &Path, mode: u32) -> io::Result<Self> {
         match UnixListener::bind(path) {
-            Ok(listener) => Self::own(listener, path),
+            Ok(listener) => Self::own(listener, path, mode),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // Only a socket that nobody listens on refuses; a busy one has another error.
                 let dead = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
@@ -100,15 +99,15 @@ impl Listener {
                     return Err(error);
                 }
                 std::fs::remove_file(path)?;
-                Self::own(UnixListener::bind(path)?, path)
+                Self::own(UnixListener::bind(path)?, path, mode)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn own(listener: UnixListener, path: &Path) -> io::Result<Self> {
+    fn own(listener: UnixListener, path: &Path, mode: u32) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let inode = std::fs::symlink_metadata(path)?.ino();
         Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), inode }))
     }

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
 
-use super::Proxy;
+use super::connect::Outer;
 use super::live::Snapshot;
 use super::share::Seat;
+use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
     Account, Block, BlockId, Capability, Context, Credentials, Proven, PublicKey, Purpose, Verified, claimed_holder,
     verify,
 };
 use crate::clock::UnixSeconds;
-use crate::net::listener::Peer;
 use crate::policy::Code;
 use crate::request::ProofKind;
 use crate::store::random;
@@ -57,16 +57,20 @@ impl Challenge {
     }
 }
 
-/// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request.
+/// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request; on a listener that holds a capability,
+/// what the proxy proves in the client's place.
 pub(super) fn authenticate(
-    proxy: &Arc<Proxy>,
+    outer: &Outer,
     snapshot: &Snapshot,
-    peer: &Peer,
     headers: &HeaderMap,
     purpose: Purpose<'_>,
 ) -> Result<Authenticated, Challenge> {
-    let credentials = credentials(headers)?;
+    let Outer { proxy, entrance, peer, .. } = outer;
     let now = UnixSeconds::now();
+    let (credentials, listener) = match &**entrance {
+        Entrance::Main => (credentials(headers)?, None),
+        Entrance::Bound { name, .. } => (held(proxy, snapshot, name, purpose, now)?, Some(&**name)),
+    };
     let known = proxy.verified.get(&credentials.capability.sha256(), snapshot.roots_epoch());
     let proven = prove(proxy, &credentials, known.as_deref(), purpose, now)?;
     if proven.kind() == ProofKind::Presentation && !peer.is_local() {
@@ -91,7 +95,7 @@ pub(super) fn authenticate(
     Ok(Authenticated {
         proxy: Arc::clone(proxy),
         seat,
-        identity: identity(&verified, proven.kind()),
+        identity: identity(&verified, proven.kind(), listener),
         root,
         proof: proven.kind(),
         client: peer.to_string().into(),
@@ -100,6 +104,19 @@ pub(super) fn authenticate(
         account: proxy.ledger.account(&verified, now),
         verified,
     })
+}
+
+/// The credentials that the proxy itself has for the clients of a listener.
+fn held(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    listener: &str,
+    purpose: Purpose<'_>,
+    now: UnixSeconds,
+) -> Result<Credentials, Challenge> {
+    let holding = snapshot.holding(listener);
+    let credentials = holding.and_then(|holding| holding.credentials(&proxy.audience, purpose, now));
+    credentials.ok_or_else(|| Challenge::new(Code::Overloaded, "no proof could be made"))
 }
 
 fn credentials(headers: &HeaderMap) -> Result<Credentials, Challenge> {
@@ -165,11 +182,11 @@ fn remember(proxy: &Proxy, verified: &Verified, proven: &Proven, now: UnixSecond
         .map_err(|error| Challenge::new(Code::of_replay(&error), error.to_string()))
 }
 
-fn identity(verified: &Verified, proof: ProofKind) -> Identity {
+fn identity(verified: &Verified, proof: ProofKind, listener: Option<&str>) -> Identity {
     let hops: Vec<IdentityHop<'_>> = verified
         .holders()
         .iter()
         .map(|hop| IdentityHop { holder: &hop.holder, name: hop.name.as_deref(), block: &hop.block.0 })
         .collect();
-    Identity::new(verified.user(), &hops, &verified.hash(), proof)
+    Identity::new(verified.user(), &hops, &verified.hash(), proof, listener)
 }

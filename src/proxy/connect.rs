@@ -14,7 +14,7 @@ use super::authenticate::{Authenticated, Challenge, authenticate};
 use super::body::Reply;
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
-use super::{Drain, Proxy, exchange, passthrough, terminate};
+use super::{Drain, Entrance, Proxy, exchange, passthrough, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
@@ -27,6 +27,7 @@ use crate::store::random;
 /// One client's connection: what all requests on it share.
 pub(super) struct Outer {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) entrance: Arc<Entrance>,
     pub(super) peer: Peer,
     pub(super) drain: Drain,
     guard: Arc<GuardState>,
@@ -35,10 +36,11 @@ pub(super) struct Outer {
 }
 
 /// Serves one accepted connection until it ends, or becomes a tunnel.
-pub(super) async fn serve(proxy: Arc<Proxy>, stream: Stream, peer: Peer, drain: Drain) {
+pub(super) async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, stream: Stream, peer: Peer, drain: Drain) {
     let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
     let (authenticated, guard) = (AtomicBool::new(false), guarded.state());
-    let outer = Arc::new(Outer { guard, authenticated, proxy: Arc::clone(&proxy), peer, drain: drain.clone() });
+    let outer = Outer { guard, authenticated, proxy: Arc::clone(&proxy), entrance, peer, drain: drain.clone() };
+    let outer = Arc::new(outer);
     let strangers_end = stranger(Arc::clone(&outer));
     let service = hyper::service::service_fn(move |request| {
         let outer = Arc::clone(&outer);
@@ -94,7 +96,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     let asked = request.uri().to_string();
     let snapshot = outer.proxy.live.snapshot();
     let purpose = Purpose::Connect { target: &asked };
-    let authenticated = match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
+    let authenticated = match authenticate(outer, &snapshot, request.headers(), purpose) {
         Ok(authenticated) => authenticated,
         Err(challenge) => return challenged(outer, &challenge),
     };
@@ -137,7 +139,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     let snapshot = outer.proxy.live.snapshot();
     let method = request.method().clone();
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
-    match authenticate(&outer.proxy, &snapshot, &outer.peer, request.headers(), purpose) {
+    match authenticate(outer, &snapshot, request.headers(), purpose) {
         Ok(authenticated) => {
             outer.authenticated.store(true, Ordering::Relaxed);
             let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot));
@@ -173,6 +175,11 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
     }
     let mut response = Response::new(Reply::empty());
     *response.status_mut() = respond::status(challenge.code);
+    if outer.entrance.is_bound() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        // The client has no credentials that would help, and would ask for ever.
+        tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        *response.status_mut() = StatusCode::FORBIDDEN;
+    }
     let code = challenge.code.as_str();
     let now = UnixSeconds::now().get();
     let cap = format!("Cap realm=\"narrows\", aud=\"{}\", error=\"{code}\", now={now}", proxy.audience);

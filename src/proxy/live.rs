@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::holding::{Holding, Holdings};
 use super::inbound::Served;
 use crate::capability::{Revocations, Roots};
 use crate::config::Config;
@@ -54,6 +55,7 @@ impl Live {
             config: Arc::clone(&now.config),
             injectors: Arc::clone(&now.injectors),
             known: Arc::clone(&now.known),
+            holdings: Arc::clone(&now.holdings),
             roots: now.roots.clone(),
             dial_rules: now.dial_rules.clone(),
             trusted: Arc::clone(&now.trusted),
@@ -74,6 +76,8 @@ pub struct SnapshotParts {
     pub config: Arc<Config>,
     /// The secrets that its services name.
     pub secrets: BTreeMap<SecretName, Arc<Secret>>,
+    /// What the proxy holds for the clients of listeners.
+    pub holdings: Holdings,
     /// Whose authority blocks count.
     pub roots: Roots,
     /// What is revoked.
@@ -101,6 +105,7 @@ pub struct Snapshot {
     injectors: Arc<Injectors>,
     /// By credential, newest first: the values that upstreams may have learned from this process.
     known: Arc<Known>,
+    holdings: Arc<Holdings>,
     roots: Roots,
     revocations: Arc<Revocations>,
     dial_rules: DialRules,
@@ -134,7 +139,7 @@ impl Snapshot {
     }
 
     fn build(parts: SnapshotParts, before: Option<&Self>) -> Result<Self, TrustError> {
-        let SnapshotParts { config, secrets, roots, revocations, dial_rules, trusted } = parts;
+        let SnapshotParts { config, secrets, holdings, roots, revocations, dial_rules, trusted } = parts;
         let mut known = known(&secrets, before.map(|before| &*before.known));
         known.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
         let injectors = Injectors::with_known(
@@ -152,6 +157,7 @@ impl Snapshot {
             config,
             injectors: Arc::new(injectors),
             known: Arc::new(known),
+            holdings: Arc::new(holdings),
             roots,
             revocations: Arc::new(revocations),
             dial_rules,
@@ -176,6 +182,10 @@ impl Snapshot {
     #[must_use]
     pub fn roots(&self) -> &Roots {
         &self.roots
+    }
+
+    pub(super) fn holding(&self, listener: &str) -> Option<&Holding> {
+        self.holdings.get(listener)
     }
 
     /// The services in use.

@@ -18,6 +18,7 @@ mod drain;
 mod exchange;
 mod forward;
 mod frames;
+mod holding;
 mod hop;
 mod inbound;
 mod inspect;
@@ -45,16 +46,31 @@ use crate::audit::Journal;
 use crate::capability::{Ledger, ReplayCache, VerifiedCache};
 use crate::net::dial::Dialer;
 use crate::net::leaf::LeafCache;
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, Stream};
 use crate::net::pool::{Pool, SWEEP_EVERY};
 
 pub use drain::Drain;
+pub use holding::{BadHolding, Holding, Holdings};
 pub use limits::Limits;
 pub use live::{Live, Snapshot, SnapshotParts};
 pub use metrics::Metrics;
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// The door that clients of a listener come in by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entrance {
+    /// They bring credentials.
+    Main,
+    /// They act under the capability of the [`Holding`] with this name, and no credentials of theirs are looked at.
+    Bound {
+        /// The listener's name.
+        name: Arc<str>,
+        /// On a Unix socket, the users whose processes are let in. Empty: the proxy's own.
+        uids: Vec<u32>,
+    },
+}
 
 /// What a proxy is made of. One process has one, however many listeners it serves.
 pub struct Proxy {
@@ -123,6 +139,23 @@ impl Proxy {
     }
 }
 
+impl Entrance {
+    fn is_bound(&self) -> bool {
+        matches!(self, Self::Bound { .. })
+    }
+
+    /// Whether whoever is at the other end may come in at all.
+    fn admits(&self, stream: &Stream) -> bool {
+        match (self, stream) {
+            (Self::Main, _) | (Self::Bound { .. }, Stream::Tcp(_)) => true,
+            (Self::Bound { uids, .. }, Stream::Unix(stream)) => stream.peer_cred().is_ok_and(|peer| {
+                let own = uids.is_empty() && peer.uid() == nix::unistd::geteuid().as_raw();
+                own || uids.contains(&peer.uid())
+            }),
+        }
+    }
+}
+
 /// Names no part: some hold keys.
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,7 +164,8 @@ impl std::fmt::Debug for Proxy {
 }
 
 /// Accepts clients until the drain begins. Clients are served on tasks of their own, which the drain waits for.
-pub async fn serve(proxy: Arc<Proxy>, listener: Listener, drain: Drain) {
+pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, drain: Drain) {
+    let entrance = Arc::new(entrance);
     let mut swept = Instant::now();
     loop {
         let accepted = tokio::select! {
@@ -150,7 +184,12 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, drain: Drain) {
                     tracing::warn!(%peer, "too many connections: one was closed");
                     continue;
                 }
-                drain.spawn(connect::serve(Arc::clone(&proxy), stream, peer, drain.clone()));
+                if !entrance.admits(&stream) {
+                    tracing::warn!("a process of another user was turned away from a listener's socket");
+                    continue;
+                }
+                let entrance = Arc::clone(&entrance);
+                drain.spawn(connect::serve(Arc::clone(&proxy), entrance, stream, peer, drain.clone()));
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "a client could not be accepted");

@@ -132,8 +132,7 @@ impl<'d, 'a> Table<'d, 'a> {
 
     pub(crate) fn number(&mut self, key: &'static str) -> Option<Field<u64>> {
         let value = self.value(key)?;
-        let number = value.get_ref().as_integer().filter(|n| n.radix() == 10).and_then(|n| n.as_str().parse().ok());
-        match number {
+        match whole_number(value.get_ref()) {
             Some(number) => Some(Field { value: number, at: value.span() }),
             None => self.wrong_type(key, value, "a whole number, not negative"),
         }
@@ -157,6 +156,23 @@ impl<'d, 'a> Table<'d, 'a> {
             }
         }
         texts
+    }
+
+    /// A list of whole numbers.
+    pub(crate) fn numbers(&mut self, key: &'static str) -> Vec<Field<u64>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong_type::<()>(key, value, "a list of numbers");
+            return Vec::new();
+        };
+        let mut numbers = Vec::new();
+        for item in items {
+            match whole_number(item.get_ref()) {
+                Some(number) => numbers.push(Field { value: number, at: item.span() }),
+                None => drop(self.wrong_type::<()>(key, item, "a list of whole numbers")),
+            }
+        }
+        numbers
     }
 
     /// A table of strings, in the order of its keys.
@@ -243,6 +259,10 @@ impl<'d, 'a> Table<'d, 'a> {
     fn place(&self) -> String {
         if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) }
     }
+}
+
+fn whole_number(value: &DeValue<'_>) -> Option<u64> {
+    value.as_integer().filter(|number| number.radix() == 10).and_then(|number| number.as_str().parse().ok())
 }
 
 /// What [`Table::text_or_pair`] found.

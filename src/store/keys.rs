@@ -1,6 +1,7 @@
 //! Key files: one line each, `ed25519-private/<hex>` or `ed25519/<hex>`; PKCS #8 PEM is read too.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -8,8 +9,8 @@ use zeroize::Zeroizing;
 use super::{Home, StoreError, atomic, private, random};
 use crate::capability::{Algorithm, InvalidKey, PrivateKey, PublicKey};
 
-/// A key file, private or public, is not larger than this, in bytes.
-const KEY_BYTES_MAX: u64 = 16 * 1024;
+/// A public key is a line; the largest capability is some 22 KiB of text. More than this is something else.
+const TEXT_BYTES_MAX: u64 = 64 * 1024;
 
 /// A fresh key.
 ///
@@ -54,14 +55,22 @@ pub fn write_private(path: &Path, key: &PrivateKey) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError::Key`], [`StoreError::TooLarge`], [`StoreError::Missing`], [`StoreError::Io`].
 pub fn read_public(path: &Path) -> Result<PublicKey, StoreError> {
-    let failed = |source| StoreError::io("read", path, source);
-    if fs::metadata(path).map_err(failed)?.len() > KEY_BYTES_MAX {
-        return Err(StoreError::TooLarge { path: path.to_owned(), bytes_max: KEY_BYTES_MAX });
-    }
-    let bytes = fs::read(path).map_err(failed)?;
-    let text = str::from_utf8(&bytes).map_err(|_| InvalidKey::PublicForm);
-    let key = text.and_then(|text| text.trim().parse());
+    let key = read_text(path)?.trim().parse();
     key.map_err(|source| StoreError::Key { path: path.to_owned(), source })
+}
+
+/// Reads a file that need not be private, of which a line counts: a public key or a capability.
+///
+/// # Errors
+/// [`StoreError::TooLarge`], [`StoreError::Missing`], [`StoreError::Io`].
+pub fn read_text(path: &Path) -> Result<String, StoreError> {
+    let failed = |source| StoreError::io("read", path, source);
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > TEXT_BYTES_MAX {
+        return Err(StoreError::TooLarge { path: path.to_owned(), bytes_max: TEXT_BYTES_MAX });
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Writes a public key, mode 0644, in place of what is there.

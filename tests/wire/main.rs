@@ -7,6 +7,7 @@ mod framing;
 mod h2;
 mod hostile;
 mod lifecycle;
+mod listener;
 mod names;
 mod plain;
 mod scrub;
