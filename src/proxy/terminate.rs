@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use hyper::server::conn::http1::UpgradeableConnection;
@@ -47,6 +47,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A client that sends nothing is asked this often whether it is there, and must answer within the other.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(15);
+/// What a client's HTTP/2 begins with (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
 /// RFC 9113 §6.5.2.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
@@ -130,14 +132,23 @@ async fn terminate(
         }
         let config = proxy.leaves.config(&target.host, UnixSeconds::now());
         let config = config.inspect_err(|error| tracing::error!(%error, "no leaf certificate")).ok()?;
-        let tls = start.into_stream(config).await.ok()?;
-        Some((authenticated, target, tls))
+        let mut tls = start.into_stream(config).await.ok()?;
+        let mut preface = None;
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            // hyper would wait for it for ever; a client has to send it at once (RFC 9113 §3.4).
+            let mut bytes = [0; PREFACE_BYTES];
+            tls.read_exact(&mut bytes).await.ok()?;
+            preface = Some(Bytes::copy_from_slice(&bytes));
+        }
+        Some((authenticated, target, tls, preface))
     };
-    let (authenticated, target, tls) = tokio::time::timeout(patience, shaking).await.ok()??;
-    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (authenticated, target, tls, preface) = tokio::time::timeout(patience, shaking).await.ok()??;
     let snapshot = authenticated.proxy.live.snapshot();
     let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
-    Some(if http2 { serve_http2(&tunnel, tls, drain) } else { serve_http1(&tunnel, tls, drain) })
+    Some(match preface {
+        Some(preface) => serve_http2(&tunnel, Rewind::new(preface, tls), drain),
+        None => serve_http1(&tunnel, tls, drain),
+    })
 }
 
 /// True when the SNI is the CONNECT's host, or absent: then the CONNECT's name stands. An SNI is never an

@@ -257,6 +257,29 @@ impl<S: Read + Write> Wire<S> {
         std::mem::replace(&mut self.ahead, rest)
     }
 
+    /// So many bytes; `None` when the peer closes before.
+    #[track_caller]
+    pub(crate) fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.ahead.len() < count {
+            if !self.more() {
+                return None;
+            }
+        }
+        let rest = self.ahead.split_off(count);
+        Some(std::mem::replace(&mut self.ahead, rest))
+    }
+
+    /// Reads once, whatever comes: for a test that has a patience of its own.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub(crate) fn some(&mut self) -> std::io::Result<usize> {
+        let mut some = [0; 16 * 1024];
+        let count = self.stream.read(&mut some)?;
+        self.ahead.extend_from_slice(&some[..count]);
+        Ok(count)
+    }
+
     /// Everything up to the close.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {

@@ -8,12 +8,14 @@ pub(crate) mod agent;
 pub(crate) mod ca;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod frames;
 pub(crate) mod git_backend;
 pub(crate) mod h2_agent;
 pub(crate) mod handlers;
 pub(crate) mod origin;
 pub(crate) mod raw;
 pub(crate) mod record;
+pub(crate) mod vitals;
 
 use std::time::Duration;
 

@@ -19,6 +19,8 @@ pub(crate) enum Step {
     Head,
     /// Reads so many bytes more.
     Read(usize),
+    /// Reads HTTP/2 frames up to and with the first of this type; the preface before them, on a new connection.
+    Frame(u8),
     /// Writes these bytes as they are.
     Send(Vec<u8>),
     /// Waits for [`RawOrigin::go`].
@@ -39,6 +41,11 @@ impl RawOrigin {
     /// Plays `steps` on every connection, inside TLS.
     pub(crate) fn https(ca: &TestCa, names: &[&str], steps: Vec<Step>) -> Self {
         Self::start(Some(TlsAcceptor::from(ca.server(names, Alpn::H1))), steps)
+    }
+
+    /// The same with HTTP/2 agreed on: what is played are frames.
+    pub(crate) fn https_h2(ca: &TestCa, names: &[&str], steps: Vec<Step>) -> Self {
+        Self::start(Some(TlsAcceptor::from(ca.server(names, Alpn::H2))), steps)
     }
 
     /// Plays `steps` on every connection, in clear text.
@@ -98,6 +105,7 @@ where
         rows.push(Vec::new());
         rows.len() - 1
     };
+    let mut preface = super::frames::PREFACE.len();
     for step in steps {
         match step {
             Step::Head => {
@@ -114,6 +122,11 @@ where
                     read.lock().unwrap()[row].push(byte);
                 }
             }
+            Step::Frame(wanted) => {
+                if !skip_to(&mut stream, wanted, &mut preface).await {
+                    return;
+                }
+            }
             Step::Send(bytes) => {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                     return;
@@ -127,4 +140,20 @@ where
         }
     }
     let _ = stream.shutdown().await;
+}
+
+/// Reads frames up to and with the first of type `wanted`; false when the peer closes before. `preface` is what is left
+/// to skip of what comes before all frames.
+async fn skip_to<S: AsyncRead + Unpin>(stream: &mut S, wanted: u8, preface: &mut usize) -> bool {
+    let mut skipped = vec![0; std::mem::take(preface)];
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut skipped).await.is_err() || stream.read_exact(&mut head).await.is_err() {
+            return false;
+        }
+        skipped = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        if head[3] == wanted {
+            return stream.read_exact(&mut skipped).await.is_ok();
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod authority;
+mod floods;
 mod framing;
 mod h2;
 mod hostile;
@@ -17,6 +18,7 @@ mod streams;
 mod support;
 mod tokens;
 mod upstream;
+mod upstream_floods;
 
 use support::agent::Agent;
 use support::ca::Alpn;
