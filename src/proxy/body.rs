@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::patience::{self, Piece};
 use super::relay::Relay;
 use super::view::View;
 use crate::capability::Reservation;
@@ -279,14 +280,16 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Body for Reply {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match self.get_mut() {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Cut>>> {
+        let next = match self.get_mut() {
             Self::Own(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relayed(relay) => relay.poll_frame(cx),
-        }
+        };
+        patience::answer_moves(next.is_ready());
+        next.map_ok(|frame| frame.map_data(Piece::from))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,7 @@
 //! connect: the outer connection, where a client asks for a tunnel or sends an absolute-form request.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,14 +49,15 @@ pub(super) async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, stream: St
     });
     let connection = http1(&proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, strangers_end).await;
+    // How long it idles is hyper's affair.
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), strangers_end).await;
 }
 
 /// Ends when nobody has authenticated on the connection for too long; never, where somebody has.
 async fn stranger(outer: Arc<Outer>) {
     tokio::time::sleep(outer.proxy.limits.authenticate).await;
     if outer.authenticated.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     }
 }
 

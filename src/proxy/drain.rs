@@ -51,17 +51,19 @@ impl Drain {
         self.tasks.len()
     }
 
-    /// Drives a connection to its end: its own, `end`, or the drain's, for which it is first asked to finish what runs.
+    /// Drives a connection to its end: its own, `end`, or the drain's. For the drain's, and when it is `tired`, it is
+    /// first asked to finish what runs.
     pub(super) async fn finish<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         ask: impl FnOnce(Pin<&mut C>),
+        tired: impl Future<Output = ()>,
         end: impl Future<Output = ()>,
     ) {
         let mut end = std::pin::pin!(end);
         let asked = {
             let waiting = async {
-                tokio::select! { () = end.as_mut() => false, () = self.started() => true }
+                tokio::select! { () = end.as_mut() => false, () = tired => true, () = self.started() => true }
             };
             let waiting = std::pin::pin!(waiting);
             let waiting = Quiet::new(waiting);

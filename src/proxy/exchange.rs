@@ -19,6 +19,7 @@ use super::authorize::Authorized;
 use super::body::{Meter, Reply};
 use super::forward::Answered;
 use super::inbound::{Ask, Inbound, Served};
+use super::patience;
 use super::relay::RECHECK_EVERY;
 use super::respond::{self, Refusal, Style};
 use super::rewrite::Outgoing;
@@ -381,7 +382,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.close(Ending::Aborted, None, None, Instant::now());
-        self.tunnel.who.seat.end();
+        if !patience::keep_place(&self.tunnel) {
+            self.tunnel.who.seat.end();
+        }
         if self.large {
             self.tunnel.who.seat.end_large();
         }

@@ -26,6 +26,7 @@ mod limits;
 mod live;
 mod metrics;
 mod passthrough;
+mod patience;
 mod relay;
 mod respond;
 mod rewrite;

@@ -1,7 +1,7 @@
 //! terminate: the client's TLS ends here, under a leaf for the CONNECT's name alone.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use http::StatusCode;
 use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::authenticate::Authenticated;
 use super::connect::http1;
+use super::patience::Streams;
 use super::respond::Refusal;
 use super::tunnel::Tunnel;
 use super::{Drain, exchange};
@@ -179,7 +180,8 @@ where
     let connection = http1(&tunnel.who.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let mut connection = Box::pin(connection);
     let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
-    Box::pin(async move { drain.finish(connection.as_mut(), UpgradeableConnection::graceful_shutdown, end).await })
+    let ask = UpgradeableConnection::graceful_shutdown;
+    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), end).await })
 }
 
 fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: Drain) -> Serving
@@ -192,7 +194,9 @@ where
             exchange::answer(Arc::clone(&tunnel), request, None, &drain).map(Ok::<_, Infallible>)
         })
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let limits = &tunnel.who.proxy.limits;
+    let (streams, client_idle) = (Streams::new(limits.unread), limits.client_idle);
+    let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES)
@@ -204,5 +208,11 @@ where
         .serve_connection(TokioIo::new(io), service);
     let mut connection = Box::pin(connection);
     let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
-    Box::pin(async move { drain.finish(connection.as_mut(), http2::Connection::graceful_shutdown, end).await })
+    Box::pin(async move {
+        let end = async {
+            tokio::select! { () = end => {}, () = streams.unread() => {} }
+        };
+        let idle = streams.idle(client_idle);
+        drain.finish(connection.as_mut(), http2::Connection::graceful_shutdown, idle, end).await;
+    })
 }

@@ -37,7 +37,7 @@ impl Vitals {
     /// Fails when the process works although nothing is asked of it. A window is needed to see that; a loop would fill it.
     #[track_caller]
     pub(crate) fn assert_idle(self, what: &str) {
-        const WINDOW: Duration = Duration::from_millis(400);
+        const WINDOW: Duration = Duration::from_millis(200);
         let before = self.cpu();
         std::thread::sleep(WINDOW);
         let used = self.cpu().saturating_sub(before);

@@ -119,7 +119,7 @@ fn heads_that_never_end_or_unpack_to_much_end_the_connection_or_are_refused() {
         bomb.extend(integer(text.len(), 7));
         bomb.extend_from_slice(text);
     }
-    bomb.resize(16_000, 0x80 | 62);
+    bomb.resize(16_000, 0x80 | 0x3e);
     siege.flood("HPACK bomb", &many(100, |n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &bomb)));
 
     // 1.5 MB of fields in whole frames.

@@ -17,6 +17,7 @@ mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
+mod unread;
 mod upstream;
 mod upstream_floods;
 
