@@ -140,11 +140,10 @@ impl Dialer {
     }
 
     /// Where the connection leads in truth: an unspecified address leads to this machine, and a listener on all addresses
-    /// is reached by any of them (then both ends are one).
+    /// is reached by any of the machine's.
     fn is_own(&self, stream: &TcpStream) -> bool {
-        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return true };
-        let here = address::unmapped(peer.ip()) == address::unmapped(local.ip());
-        let any = |own: &SocketAddr| here && own.ip().is_unspecified() && own.port() == peer.port();
+        let Ok(peer) = stream.peer_addr() else { return true };
+        let any = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == peer.port() && is_here(peer.ip());
         self.own.iter().any(|own| same_listener(*own, peer) || any(own))
     }
 }
@@ -157,6 +156,12 @@ fn system_resolver() -> Option<TokioResolver> {
     });
     builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     builder.build().ok()
+}
+
+/// True for an address of this machine: only such a one can be bound. The connection's other end does not tell, which
+/// is `127.0.0.1` when `127.0.0.2` was dialled.
+fn is_here(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok() || std::net::UdpSocket::bind((address::unmapped(ip), 0)).is_ok()
 }
 
 fn same_listener(own: SocketAddr, to: SocketAddr) -> bool {
@@ -265,6 +270,21 @@ mod tests {
             }
         }
         drop(listener);
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_all_addresses_is_our_own_by_every_one_of_them() {
+        let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let own = listener.local_addr().expect("an address");
+        let connect_to = |to: &str| HashMap::from([(target("api.test:443"), target(&format!("{to}:{}", own.port())))]);
+        for to in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "0.0.0.0", "[::ffff:127.0.0.3]"] {
+            let rules = DialRules { connect_to: connect_to(to), ..DialRules::default() };
+            let dialled = dialer(vec![own]).tcp(&rules, &target("api.test:443"), true).await;
+            assert!(matches!(dialled, Err(DialError::AddressForbidden)), "{to}: {dialled:?}");
+            // The twin: somebody else's listener.
+            let other = SocketAddr::new(own.ip(), own.port() ^ 1);
+            assert!(dialer(vec![other]).tcp(&rules, &target("api.test:443"), true).await.is_ok(), "{to}");
+        }
     }
 
     #[tokio::test]
