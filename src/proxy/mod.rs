@@ -18,6 +18,7 @@ mod drain;
 mod exchange;
 mod forward;
 mod frames;
+mod hello;
 mod holding;
 mod hop;
 mod inbound;

@@ -6,26 +6,19 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
-use rustls::server::Acceptor;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Drain;
 use super::carry::carry;
 use super::exchange::{Exchange, Refused};
 use super::forward::unreachable;
-use super::terminate::{UNRECOGNIZED_NAME, names, raw};
+use super::hello::Hello;
+use super::terminate::{UNRECOGNIZED_NAME, raw};
 use super::tunnel::Tunnel;
-use crate::net::listener::Stream;
-use crate::net::rewind::Rewind;
-use crate::net::unread::Unread;
 use crate::policy::Code;
-
-/// A ClientHello is at most this long here; the largest with post-quantum shares is about 2 KiB.
-const HELLO_BYTES_MAX: usize = 32 * 1024;
 
 /// Allowed, journalled, and connected: the CONNECT may be answered with 200.
 pub(super) struct Opened {
@@ -54,8 +47,8 @@ pub(super) async fn run(opened: Opened, upgrade: OnUpgrade, drain: Drain) {
     let host = &exchange.tunnel.target.host;
     let greeting = async {
         let mut client = raw(upgrade.await.ok()?)?;
-        let hello = client_hello(&mut client).await?;
-        if !hello.sni.as_deref().map_or(host.address().is_some(), |sni| names(Some(sni), host)) {
+        let hello = Hello::read(&mut client).await?;
+        if !hello.names(host) {
             let _ = client.write_all(&UNRECOGNIZED_NAME).await;
             return None;
         }
@@ -75,30 +68,4 @@ pub(super) async fn run(opened: Opened, upgrade: OnUpgrade, drain: Drain) {
         Ok(()) => exchange.allowed(StatusCode::OK),
         Err(code) => exchange.cut(code, StatusCode::OK),
     }
-}
-
-struct Hello {
-    bytes: Bytes,
-    sni: Option<String>,
-}
-
-/// Reads one whole ClientHello and keeps its bytes; `None` when the client sends anything else.
-async fn client_hello(client: &mut Rewind<Unread<Stream>>) -> Option<Hello> {
-    let mut acceptor = Acceptor::default();
-    let mut bytes = BytesMut::new();
-    while bytes.len() < HELLO_BYTES_MAX {
-        let before = bytes.len();
-        if client.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-        let mut unread = bytes.get(before..)?;
-        while !unread.is_empty() {
-            acceptor.read_tls(&mut unread).ok()?;
-        }
-        if let Some(accepted) = acceptor.accept().ok()? {
-            let sni = accepted.client_hello().server_name().map(str::to_owned);
-            return Some(Hello { bytes: bytes.freeze(), sni });
-        }
-    }
-    None
 }

@@ -13,12 +13,12 @@ use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
 
 use super::authenticate::Authenticated;
 use super::connect::http1;
+use super::hello::Hello;
 use super::patience::Streams;
 use super::respond::Refusal;
 use super::tunnel::Tunnel;
@@ -29,7 +29,7 @@ use crate::net::listener::Stream;
 use crate::net::rewind::Rewind;
 use crate::net::unread::Unread;
 use crate::policy::Code;
-use crate::request::{Host, Scheme, Target};
+use crate::request::{Scheme, Target};
 
 /// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
@@ -122,18 +122,18 @@ async fn terminate(
     let proxy = Arc::clone(&authenticated.proxy);
     let patience = proxy.limits.handshake;
     let shaking = async {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
-        if !names(start.client_hello().server_name(), &target.host) {
-            let mut io = start.io;
-            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = io.shutdown().await;
+        let mut stream = stream;
+        let hello = Hello::read(&mut stream).await?;
+        if !hello.is_for(&target.host) {
+            let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = stream.shutdown().await;
             let refusal = Refusal::new(Code::Misdirected, "the ClientHello names another host than the CONNECT");
             let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
             return None;
         }
         let config = proxy.leaves.config(&target.host, UnixSeconds::now());
         let config = config.inspect_err(|error| tracing::error!(%error, "no leaf certificate")).ok()?;
-        let mut tls = start.into_stream(config).await.ok()?;
+        let mut tls = StartHandshake::from_parts(hello.accepted, stream).into_stream(config).await.ok()?;
         let mut preface = None;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             // hyper would wait for it for ever; a client has to send it at once (RFC 9113 §3.4).
@@ -152,17 +152,11 @@ async fn terminate(
     })
 }
 
-/// True when the SNI is the CONNECT's host, or absent: then the CONNECT's name stands. An SNI is never an
-/// address (RFC 6066 §3), so a CONNECT to one must come without.
-pub(super) fn names(sni: Option<&str>, host: &Host) -> bool {
-    sni.is_none_or(|sni| Host::parse(sni).is_ok_and(|sni| sni == *host))
-}
-
 fn serve_http1<T>(tunnel: &Arc<Tunnel>, io: T, drain: Drain) -> Serving
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let guarded = Guard::new(io, tunnel.who.proxy.limits.head_read);
+    let guarded = Guard::in_tunnel(io, tunnel.who.proxy.limits.head_read);
     let guard = guarded.state();
     let service = {
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
