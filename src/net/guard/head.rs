@@ -5,6 +5,10 @@ use super::Violation;
 /// A request line and its fields are at most this many bytes: credentials of 32 KiB (43 KiB as Basic),
 /// header lists of 64 KiB, and a long query.
 pub const HEAD_BYTES_MAX: usize = 112 * 1024;
+/// The same inside a tunnel, where no credentials are shown: a header list of 64 KiB, and a long query.
+pub(super) const TUNNEL_HEAD_BYTES_MAX: usize = 96 * 1024;
+/// A target is at most this many bytes; `http::Uri` takes no more.
+const TARGET_BYTES_MAX: usize = 64 * 1024 - 2;
 /// A head has at most this many fields.
 pub const HEADERS_MAX: usize = 128;
 /// A content length has at most this many digits: below 10^18, so no sum overflows.
@@ -29,13 +33,13 @@ pub(super) enum Framing {
 ///
 /// # Errors
 /// A line feed without carriage return, or the reverse (RFC 9112 §2.2), and a head beyond its bound.
-pub(super) fn end(bytes: &[u8], searched: usize) -> Result<Option<usize>, Violation> {
+pub(super) fn end(bytes: &[u8], searched: usize, bytes_max: usize) -> Result<Option<usize>, Violation> {
     let mut at = searched.saturating_sub(3);
     while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == b'\n' || b == b'\r')) {
         at += found;
         match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) if bytes.get(at + 2..at + 4) == Some(b"\r\n") => {
-                return if at + 4 > HEAD_BYTES_MAX { Err(Violation::HeadTooLarge) } else { Ok(Some(at + 4)) };
+                return if at + 4 > bytes_max { Err(Violation::HeadTooLarge) } else { Ok(Some(at + 4)) };
             }
             (Some(b'\r'), Some(b'\n')) => at += 2,
             (Some(b'\r'), None) => break,
@@ -44,7 +48,7 @@ pub(super) fn end(bytes: &[u8], searched: usize) -> Result<Option<usize>, Violat
             _ => return Err(Violation::Framing),
         }
     }
-    if bytes.len() > HEAD_BYTES_MAX { Err(Violation::HeadTooLarge) } else { Ok(None) }
+    if bytes.len() > bytes_max { Err(Violation::HeadTooLarge) } else { Ok(None) }
 }
 
 /// The framing that a complete head announces.
@@ -63,9 +67,44 @@ pub(super) fn framing(head: &[u8]) -> Result<Framing, Violation> {
     if head.first().is_none_or(|first| !first.is_ascii_alphabetic()) {
         return Err(Violation::Framing);
     }
+    check_target(request.method.unwrap_or_default(), request.path.unwrap_or_default())?;
     let announced = Announced::read(request.headers)?;
     announced.framing(request.method == Some("CONNECT"), request.version == Some(0))
 }
+
+/// A target is one of the four forms of RFC 9112 §3.2, each with the methods that may have it. What hyper would refuse
+/// without a word to its service, or cut at a `#`, is refused here.
+fn check_target(method: &str, target: &str) -> Result<(), Violation> {
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Violation::HeadTooLarge);
+    }
+    if method != "CONNECT" && target.starts_with('/') && target.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+        return Ok(());
+    }
+    let uri: http::Uri = target.parse().map_err(|_| Violation::Framing)?;
+    let form = match method {
+        "CONNECT" => true,
+        "OPTIONS" if target == "*" => true,
+        _ => target.starts_with('/') || uri.scheme().is_some(),
+    };
+    if form && !target.contains('#') { Ok(()) } else { Err(Violation::Framing) }
+}
+
+/// What RFC 3986 §3.3 and §3.4 allow in a path and a query.
+const PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < u8::MAX {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            )
+            || matches!(byte, b':' | b'@' | b'/' | b'?' | b'%');
+        byte += 1;
+    }
+    table
+};
 
 /// The fields that decide framing, each met at most once.
 #[derive(Default)]

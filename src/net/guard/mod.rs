@@ -41,7 +41,7 @@ pub enum Violation {
     /// The message has no framing, or more than one reading (RFC 9112 §6.3, §2.2, §5).
     #[error("the message's framing is ambiguous")]
     Framing,
-    /// The head is longer than [`HEAD_BYTES_MAX`] or has more fields than [`HEADERS_MAX`].
+    /// The head is longer than its bound ([`HEAD_BYTES_MAX`], less in a tunnel) or has more fields than [`HEADERS_MAX`].
     #[error("the message's head is too large")]
     HeadTooLarge,
 }
@@ -140,6 +140,7 @@ pub struct Guard<T> {
     expecting: Expecting,
     /// From the first byte of a head to its last.
     head_within: Duration,
+    head_bytes_max: usize,
     /// Set while a head is incomplete.
     deadline: Option<Pin<Box<Sleep>>>,
     closing: Closing,
@@ -157,10 +158,16 @@ impl<T: AsyncRead> Guard<T> {
             good: Bytes::new(),
             expecting: Expecting::Head,
             head_within,
+            head_bytes_max: HEAD_BYTES_MAX,
             deadline: None,
             closing: Closing::No,
             state: Arc::default(),
         }
+    }
+
+    /// The same for a connection inside a tunnel, whose heads are shorter: nobody shows credentials there.
+    pub fn in_tunnel(inner: T, head_within: Duration) -> Self {
+        Self { head_bytes_max: head::TUNNEL_HEAD_BYTES_MAX, ..Self::new(inner, head_within) }
     }
 
     /// The state shared with the service on this connection.
@@ -182,7 +189,7 @@ impl<T: AsyncRead> Guard<T> {
         while let Some(rest) = bytes.get(good..).filter(|rest| !rest.is_empty()) {
             match &mut self.expecting {
                 Expecting::Head => {
-                    let Some(length) = head::end(rest, self.searched)? else {
+                    let Some(length) = head::end(rest, self.searched, self.head_bytes_max)? else {
                         self.searched = rest.len();
                         return Ok(good);
                     };
@@ -281,7 +288,7 @@ impl<T: AsyncRead + Unpin> Guard<T> {
                 if deadline.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
-                self.inner.set_limit(HEAD_BYTES_MAX as u64 + 1);
+                self.inner.set_limit(self.head_bytes_max as u64 + 1);
                 let inner = Pin::new(&mut self.inner);
                 let read = ready!(tokio_util::io::poll_read_buf(inner, cx, &mut self.held))?;
                 Poll::Ready(Ok(read > 0))

@@ -4,8 +4,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Feeds `input` in pieces of `piece` bytes and collects what is released until the input ends, or
 /// until nothing more comes.
 async fn released(input: &[u8], piece: usize) -> (Vec<u8>, Option<Violation>, bool) {
+    released_by(|server| Guard::new(server, HEAD_WITHIN), input, piece).await
+}
+
+async fn released_by(
+    guard: impl FnOnce(tokio::io::DuplexStream) -> Guard<tokio::io::DuplexStream>,
+    input: &[u8],
+    piece: usize,
+) -> (Vec<u8>, Option<Violation>, bool) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let mut guard = Guard::new(server, HEAD_WITHIN);
+    let mut guard = guard(server);
     let state = guard.state();
     let input = input.to_vec();
     let feeding = tokio::spawn(async move {
@@ -51,6 +59,9 @@ async fn messages_with_one_framing_pass_byte_for_byte() {
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0A;x=\"y\"\r\n0123456789\r\n0\r\nX-T: v\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
+        "GET /a|b{c}?d=[e] HTTP/1.0\r\n\r\n",
+        "GET https://a/b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
     ];
     for text in good {
         for piece in PIECES {
@@ -96,6 +107,13 @@ async fn heads_with_no_or_two_framings_become_a_refusal() {
         "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 3\r\n\r\nabc",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET a/b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http:///b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /b#c HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /b?c#d HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT a:1#b HTTP/1.1\r\nHost: a:1\r\n\r\n",
     ];
     for text in bad {
         for piece in PIECES {
@@ -153,12 +171,18 @@ async fn a_broken_chunked_body_is_an_error_in_the_body() {
 
 #[tokio::test]
 async fn head_and_field_bounds_hold_to_the_byte() {
-    let longest = |extra: usize| {
-        let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
-        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX - frame + extra))
-    };
-    assert_eq!(released(longest(0).as_bytes(), 1 << 20).await.1, None);
-    assert_eq!(released(longest(1).as_bytes(), 1 << 20).await.1, Some(Violation::HeadTooLarge));
+    let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+    let of_bytes = |bytes| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(bytes - frame));
+    assert_eq!(released(of_bytes(HEAD_BYTES_MAX).as_bytes(), 1 << 20).await.1, None);
+    assert_eq!(released(of_bytes(HEAD_BYTES_MAX + 1).as_bytes(), 1 << 20).await.1, Some(Violation::HeadTooLarge));
+    for (bytes, violation) in [(96 * 1024, None), (96 * 1024 + 1, Some(Violation::HeadTooLarge))] {
+        let in_tunnel = |server| Guard::in_tunnel(server, HEAD_WITHIN);
+        assert_eq!(released_by(in_tunnel, of_bytes(bytes).as_bytes(), 1 << 20).await.1, violation);
+    }
+    for (bytes, violation) in [(64 * 1024 - 2, None), (64 * 1024 - 1, Some(Violation::HeadTooLarge))] {
+        let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(bytes - 1));
+        assert_eq!(released(target.as_bytes(), 1 << 20).await.1, violation, "a target of {bytes} bytes");
+    }
     assert_eq!(released(&vec![b'a'; HEAD_BYTES_MAX * 2], 4096).await.1, Some(Violation::HeadTooLarge));
     let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     assert_eq!(released(fields(HEADERS_MAX).as_bytes(), 1 << 20).await.1, None);
