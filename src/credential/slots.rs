@@ -9,9 +9,33 @@ use super::{Injection, placeholder, query};
 const STANDARD_HEADERS: [&str; 7] =
     ["authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "private-token", "job-token"];
 
-/// Headers that make a server act on another method than the one that policy saw. Removed with the
-/// credentials, but no credential themselves.
-const OVERRIDE_HEADERS: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Headers that make a server, or what stands in front of it, act on another method, path or host than policy saw: they
+/// are a reverse proxy's to set. Removed with the credentials, but no credential themselves.
+const OVERRIDE_HEADERS: [&str; 20] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-forwarded-method",
+    "x-original-method",
+    "-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-server",
+    "x-forwarded-port",
+    "x-host",
+    "x-original-host",
+    "x-http-host-override",
+];
+
+/// The same in a query, folded: `_method` (Rails, Laravel, Symfony), `_HttpMethod` (Salesforce).
+const OVERRIDE_QUERY: [&[u8]; 4] = [b"-method", b"-httpmethod", b"x-http-method-override", b"x-method-override"];
 
 /// The rewritten target cannot be a request's target: it is longer than a URI may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +98,8 @@ pub struct Slots {
     overrides: Vec<Box<[u8]>>,
     /// Folded names.
     query: Vec<Vec<u8>>,
+    /// Whether a credential goes to the endpoint, so that the method in a query counts.
+    guarded: bool,
     /// Bit `n` is set when a header name of `n` bytes may match: the first, cheap look.
     lengths: u128,
 }
@@ -108,6 +134,7 @@ impl Slots {
             slots.lengths |= length_bit(name);
             slots.overrides.push(name.as_bytes().into());
         }
+        slots.guarded = true;
         slots
     }
 
@@ -117,15 +144,17 @@ impl Slots {
     /// [`Unwritable`], which no target that parsed once can give.
     pub fn strip(&self, headers: &mut HeaderMap, target: &mut PathAndQuery) -> Result<Stripped, Unwritable> {
         let mut foreign = self.strip_headers(headers);
-        if self.query.is_empty() {
+        let overrides = self.guarded && target.query().is_some_and(may_name_method);
+        if self.query.is_empty() && !overrides {
             return Ok(Stripped { foreign });
         }
         let rewritten = query::without(target, |piece| {
-            let doomed = self.names_query(piece.name());
-            if doomed {
+            let folded = query::fold(&query::decode(piece.name()));
+            let is_credential = self.query.contains(&folded);
+            if is_credential {
                 foreign |= is_foreign(&query::decode(piece.value()));
             }
-            doomed
+            is_credential || overrides && OVERRIDE_QUERY.contains(&&*folded)
         })?;
         if let Some(rewritten) = rewritten {
             *target = rewritten;
@@ -157,11 +186,6 @@ impl Slots {
             && (matches_any(&self.credentials, name) || matches_any(&self.overrides, name))
     }
 
-    fn names_query(&self, name: &str) -> bool {
-        let folded = query::fold(&query::decode(name));
-        self.query.contains(&folded)
-    }
-
     fn add_header(&mut self, name: &str) {
         self.lengths |= length_bit(name);
         let folded: Box<[u8]> = name.bytes().map(fold).collect();
@@ -176,6 +200,12 @@ impl Slots {
             self.query.push(folded);
         }
     }
+}
+
+/// The cheap look at a query: most name no method, and have no escape that could hide one.
+fn may_name_method(query: &str) -> bool {
+    let query = query.as_bytes();
+    query.contains(&b'%') || query.windows(6).any(|word| word.eq_ignore_ascii_case(b"method"))
 }
 
 /// Every length from 127 on shares one bit.

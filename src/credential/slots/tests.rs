@@ -32,6 +32,15 @@ fn stripped(headers: &[(&str, &str)], target: &str) -> (HeaderMap, String, bool)
 }
 
 #[test]
+fn another_method_in_the_query_goes_and_is_no_credential() {
+    let (_, target, foreign) = stripped(&[], "/a?b=1&_method=PUT&%5fMethod=x&_HttpMethod=PATCH&_method[]=a&method=c");
+    assert_eq!((&*target, foreign), ("/a?b=1&method=c", false));
+    let mut target: PathAndQuery = "/a?_method=PUT".parse().expect("a target");
+    assert!(!Slots::none().strip(&mut HeaderMap::new(), &mut target).expect("writable").foreign());
+    assert_eq!(target, "/a?_method=PUT");
+}
+
+#[test]
 fn every_spelling_of_a_header_goes_and_its_neighbours_stay() {
     for name in [
         "authorization",
@@ -49,6 +58,10 @@ fn every_spelling_of_a_header_goes_and_its_neighbours_stay() {
         "X-HTTP-Method-Override",
         "x_http_method",
         "X-Method-Override",
+        "_method",
+        "X-Original-URL",
+        "X_Forwarded_Host",
+        "Forwarded",
     ] {
         let (left, _, _) = stripped(&[(name, "a"), (name, "b"), ("accept", "*/*")], "/");
         assert_eq!(left.len(), 1, "{name} is left");
