@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use super::body::{ExpectGate, Uplink};
 use super::exchange::{Exchange, Refused};
+use super::hop;
 use super::relay::RECHECK_EVERY;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
@@ -95,7 +96,9 @@ fn answered(
     if connection.is_http2() {
         return Ok(Answered { exchange, response, connection: None });
     }
-    let reusable = !super::hop::connection_has(response.headers(), "close") && response.version() >= Version::HTTP_11;
+    let reusable = !hop::connection_has(response.headers(), "close")
+        && response.version() >= Version::HTTP_11
+        && hop::is_framed_once(response.headers(), response.status());
     Ok(Answered { exchange, response, connection: reusable.then_some((view, connection)) })
 }
 
@@ -149,6 +152,7 @@ pub(super) async fn send_once(
 
 /// Writes the destination in the form that the connection's protocol wants.
 pub(super) fn address(request: &mut Request<Uplink>, view: &View, path_and_query: &PathAndQuery, http2: bool) {
+    frame(request);
     if http2 {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(if view.scheme() == Scheme::Https { UriScheme::HTTPS } else { UriScheme::HTTP });
@@ -170,6 +174,26 @@ pub(super) fn address(request: &mut Request<Uplink>, view: &View, path_and_query
     let unknown_length = http_body::Body::size_hint(request.body()).exact().is_none();
     if unknown_length && matches!(*request.method(), Method::GET | Method::HEAD) {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Announces the length that the body has, in its one spelling, whatever the client's head said of it.
+fn frame(request: &mut Request<Uplink>) {
+    let length = http_body::Body::size_hint(request.body()).exact();
+    let mut announced = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    let (first, more) = (announced.next(), announced.next().is_some());
+    let Some(length) = length else {
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+        return;
+    };
+    let said = first.and_then(|value| value.to_str().ok());
+    let in_one_spelling = said.is_some_and(|said| said == "0" || !said.starts_with('0'));
+    if !more && in_one_spelling && said.and_then(|said| said.parse().ok()) == Some(length) {
+        return;
+    }
+    // Without a body, a length of zero is said only where the client said one.
+    if length > 0 || first.is_some() {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 

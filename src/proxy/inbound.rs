@@ -308,7 +308,7 @@ impl Served {
 
     /// The same for the fields that come after a body. True when one held a credential of the agent's own.
     pub(super) fn clean_trailers(&self, trailers: &mut HeaderMap) -> bool {
-        hop::strip_request(trailers);
+        hop::strip_trailers(trailers);
         match self {
             Self::Named { endpoint, .. } => endpoint.slots().strip_trailers(trailers).foreign(),
             Self::Web | Self::Nobody => false,

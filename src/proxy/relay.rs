@@ -21,6 +21,7 @@ use super::coding::BadCoding;
 use super::exchange::{Exchange, Refused};
 use super::forward::Answered;
 use super::hop;
+use super::respond::Refusal;
 use super::scrub::{self, Filter};
 use super::view::View;
 use crate::audit::Settle;
@@ -42,7 +43,9 @@ impl Answered {
         let is_coded = scrub::is_transfer_coded(response.headers());
         hop::strip_answer(response.headers_mut());
         let (mut parts, incoming) = response.into_parts();
-        let has_content = !exchange.is_answered_by_head(parts.status) && !incoming.is_end_stream();
+        let is_head_alone = exchange.is_answered_by_head(parts.status);
+        let has_content = !is_head_alone && !incoming.is_end_stream();
+        hop::set_length(&mut parts.headers, parts.status, is_head_alone, incoming.size_hint().exact());
         let filter = match exchange.view().scrubbing() {
             Some(scrubbing) => {
                 match scrub::answer(scrubbing, &mut parts.headers, has_content, is_coded, exchange.tokens()) {
@@ -50,6 +53,7 @@ impl Answered {
                     Err(refusal) => return Err(exchange.refuse(refusal)),
                 }
             }
+            None if is_coded && has_content => return Err(exchange.refuse(transfer_coded())),
             None => None,
         };
         // The client's HTTP version is its own connection's affair.
@@ -58,6 +62,19 @@ impl Answered {
         let relay = Relay::new(incoming, filter, exchange, parts.status, connection);
         Ok(Response::from_parts(parts, Reply::Relayed(relay)))
     }
+}
+
+/// We ask for no transfer coding but chunks, and what is passed on would be something else than it says.
+fn transfer_coded() -> Refusal {
+    Refusal::new(Code::UpstreamProtocol, "the upstream used a transfer coding that nobody asked for")
+}
+
+/// Takes from trailers what may not be there.
+fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        hop::strip_trailers(trailers);
+    }
+    frame
 }
 
 /// True when no byte of content is still to come.
@@ -192,9 +209,9 @@ impl Relay {
                 Err(error) => return self.cut(error.code(), error.into()),
             }
             match (Pin::new(&mut self.inner).poll_frame(cx), &mut self.filter) {
-                (Poll::Ready(Some(Ok(frame))), None) => return self.pass(frame, cx),
+                (Poll::Ready(Some(Ok(frame))), None) => return self.pass(cleaned(frame), cx),
                 (Poll::Ready(Some(Ok(frame))), Some(filter)) => {
-                    filter.push(frame, has_all_content(&self.inner));
+                    filter.push(cleaned(frame), has_all_content(&self.inner));
                     self.see();
                 }
                 (Poll::Ready(None), Some(filter)) if !filter.is_done() => filter.end(),
@@ -242,7 +259,8 @@ impl Relay {
             let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(TRAILERS_WITHIN)));
             match next {
                 Poll::Pending if tick.as_mut().poll(cx).is_pending() => return Poll::Pending,
-                Poll::Ready(Some(Ok(mut frame))) if frame.is_trailers() => {
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                    let mut frame = cleaned(frame);
                     self.trailing = false;
                     if let Some((filter, trailers)) = self.filter.as_ref().zip(frame.trailers_mut()) {
                         filter.trailers(trailers);
