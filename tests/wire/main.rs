@@ -4,6 +4,7 @@
 
 mod authority;
 mod floods;
+mod destinations;
 mod framing;
 mod h2;
 mod hostile;
