@@ -92,6 +92,29 @@ fn health_is_open_and_the_rest_needs_the_token() {
 }
 
 #[test]
+fn connections_that_ask_for_nothing_keep_nobody_out() {
+    let env = TestEnv::new();
+    let (_daemon, at) = start(&env, "127.0.0.1:0");
+    // More than there are places, all alive: silent, in the midst of a head, and after an answer.
+    let mut held = Vec::new();
+    for number in 0..48 {
+        let mut stream = TcpStream::connect(&at).unwrap();
+        match number % 3 {
+            0 => {}
+            1 => stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").unwrap(),
+            _ => {
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+                assert_ne!(stream.read(&mut [0; 64]).unwrap(), 0);
+            }
+        }
+        held.push(stream);
+    }
+    assert_eq!(status(&ask(&at, "GET /healthz HTTP/1.1\r\nHost: localhost")), 200);
+    // The first was ended for it.
+    assert_eq!(held[0].read(&mut [0; 64]).unwrap_or(0), 0);
+}
+
+#[test]
 fn no_page_of_a_website_is_answered() {
     let env = TestEnv::new();
     let (_daemon, at) = start(&env, "127.0.0.1:0");

@@ -4,10 +4,9 @@
 //! token (`capctl admin token`). Nothing is for a page of a website.
 //!
 //! Deliberately absent: anything that changes state, and any name of a person, host or path.
-#![expect(clippy::disallowed_types, reason = "not on the path of a request: bounds the operator's readers")]
-
 mod caller;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 
 use crate::net::listener::{Listener, Stream};
 use crate::proxy::{Drain, Proxy};
@@ -29,12 +29,13 @@ use crate::store::Home;
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// A failed accept is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// Readers at once; a monitoring system needs one or two.
+/// Readers at once; a monitoring system needs one or two. One more ends the oldest: any program of the machine can connect,
+/// and none of them must be able to keep the operator out.
 const READERS_MAX: usize = 16;
 
 /// Answers `GET /healthz`, `/readyz`, `/metrics`, and with the token `/status`, until the drain is over.
 pub async fn serve(proxy: Arc<Proxy>, home: Home, listener: Listener, drain: Drain) {
-    let readers = Arc::new(tokio::sync::Semaphore::new(READERS_MAX));
+    let mut readers: VecDeque<AbortHandle> = VecDeque::with_capacity(READERS_MAX);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -44,13 +45,14 @@ pub async fn serve(proxy: Arc<Proxy>, home: Home, listener: Listener, drain: Dra
             tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             continue;
         };
-        if let Ok(place) = Arc::clone(&readers).try_acquire_owned() {
-            let (proxy, home) = (Arc::clone(&proxy), home.clone());
-            tokio::spawn(async move {
-                answer_all(proxy, home, stream).await;
-                drop(place);
-            });
+        readers.retain(|reader| !reader.is_finished());
+        if readers.len() == READERS_MAX
+            && let Some(oldest) = readers.pop_front()
+        {
+            oldest.abort();
         }
+        let reader = tokio::spawn(answer_all(Arc::clone(&proxy), home.clone(), stream));
+        readers.push_back(reader.abort_handle());
     }
 }
 
