@@ -146,6 +146,14 @@ fn inside() {
             "unix" => UnixStream::connect(what).is_ok(),
             "abstract" => UnixStream::connect_addr(&UnixAddr::from_abstract_name(what).unwrap()).is_ok(),
             "file" => std::fs::File::open(what).and_then(|mut file| file.read(&mut [0])).is_ok(),
+            "write" => std::fs::File::create(what).is_ok(),
+            "listen" => TcpListener::bind(what).is_ok(),
+            "fast" => connected_by_sending(what.parse().unwrap()),
+            "mptcp" => {
+                let protocol = rustix::net::Protocol::from_raw(262.try_into().unwrap());
+                rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, Some(protocol))
+                    .is_ok()
+            }
             "family" => {
                 let family = what.parse().unwrap();
                 let opened = rustix::net::socket(
@@ -165,9 +173,16 @@ fn sent(to: SocketAddr) -> bool {
     UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| socket.send_to(b"x", to)).is_ok()
 }
 
+/// TCP Fast Open: no call of `connect`.
+fn connected_by_sending(to: SocketAddr) -> bool {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sendto(&socket, b"x", SendFlags::from_bits_retain(0x2000_0000), &to).is_ok()
+}
+
 /// Everything that leads into another process.
 fn process(number: &str) {
-    for file in ["environ", "mem", "maps", "fd", "root", "cwd", "cmdline"] {
+    for file in ["environ", "mem", "maps", "fd/0", "root", "cwd", "cmdline"] {
         let path = format!("/proc/{number}/{file}");
         let open =
             std::fs::read_link(&path).is_ok() || std::fs::read_dir(&path).is_ok() || std::fs::File::open(&path).is_ok();
@@ -220,7 +235,7 @@ fn the_forwarder_is_reached_and_nothing_else() {
 
         let said = place.try_all(&["--isolate"], &tries);
         all_say(&said, "closed", &["tcp", "unix", "abstract", "file", "signal", "ptrace"]);
-        all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/maps", "proc/fd", "proc/root", "proc/cwd"]);
+        all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/maps", "proc/fd/0", "proc/root", "proc/cwd"]);
         assert!(names.recv_from(&mut [0; 8]).is_err(), "a datagram came out");
 
         // The twin: the same, and the doors are open, so the test can see an open one.
@@ -381,6 +396,7 @@ fn an_open_socket_is_no_way_out() {
     let closed = [
         format!("7<>/dev/tcp/127.0.0.1/{number}"),
         "7</".to_owned(),
+        "7</proc/self/ns/net".to_owned(),
         format!("7<{}/ca.key", place.env.home().display()),
     ];
     let all = closed.map(|redirect| (redirect, 1)).into_iter().chain([("7</dev/null".to_owned(), 0)]);
@@ -438,5 +454,162 @@ fn without_it_a_sentence_says_what_is_not_protected() {
     place.run(&[], "true").succeeded().says(NOT_ISOLATED);
     if possible("without_it_a_sentence_says_what_is_not_protected") {
         place.run(&["--isolate"], "true").succeeded().never_says(NOT_ISOLATED);
+    }
+}
+
+const LANDLOCK: &[&str] = &["--isolate=landlock"];
+
+/// Where the kernel has no Landlock there is nothing to test but the refusal.
+fn landlocked(test: &str) -> bool {
+    let ran = Place::of_an_ordinary_user().run(LANDLOCK, "true");
+    if ran.code == Some(0) {
+        return true;
+    }
+    assert!(ran.stderr.contains("capctl: error: --isolate=landlock: "), "{ran:?}");
+    skip(test, ran.stderr.lines().find(|line| line.contains("error")).unwrap_or_default());
+    false
+}
+
+#[test]
+fn landlock_holds_files_sockets_and_other_processes() {
+    if !landlocked("landlock_holds_files_sockets_and_other_processes") {
+        return;
+    }
+    for place in Place::both() {
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let four = four.local_addr().unwrap();
+        let six = TcpListener::bind("[::1]:0").ok();
+        let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let path = place.env.file("agent.sock");
+        let _named = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let name = format!("narrows-landlock-{}", four.port());
+        let _abstract = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let mut tries = vec![
+            format!("tcp:{}", place.origin.addr),
+            format!("tcp:{four}"),
+            format!("fast:{}", place.origin.addr),
+            "listen:127.0.0.1:0".to_owned(),
+            format!("udp:{}", names.local_addr().unwrap()),
+            format!("unix:{}", path.display()),
+            format!("abstract:{name}"),
+            "family:1".to_owned(),
+        ];
+        tries.extend(six.iter().map(|six| format!("tcp:{}", six.local_addr().unwrap())));
+        if Path::new("/proc/sys/net/mptcp").exists() {
+            tries.push("mptcp:1".to_owned());
+        }
+        let kinds: Vec<String> = tries.iter().map(|it| it.split(':').next().unwrap().to_owned()).collect();
+        let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+        let twin = tries.clone();
+        for file in ["ca.key", "root.key", "secrets.json", "store.key", "narrows.toml"] {
+            tries.push(format!("file:{}", place.env.home().join(file).display()));
+        }
+        // In the home, on the way to it, and where root would change the machine.
+        for file in [
+            place.env.home().join("services.d/new.toml"),
+            place.env.file("new"),
+            "/proc/sys/kernel/core_pattern".into(),
+        ] {
+            tries.push(format!("write:{}", file.display()));
+        }
+        let said = place.try_all(LANDLOCK, &tries);
+        all_say(&said, "closed", &kinds);
+        all_say(&said, "closed", &["file", "write", "signal", "ptrace"]);
+        all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/fd/0", "proc/root", "proc/cwd"]);
+        let said = place.try_all(&[], &twin);
+        all_say(&said, "open", &kinds);
+
+        let ran = place.run(LANDLOCK, &format!("{CURL} https://api.acme.test/v1/items")).succeeded().says("code 200");
+        ran.never_says(SECRET);
+        // What is no way to anything is as before.
+        let bin = place.programs.display();
+        let usual = format!(
+            "echo x > '{bin}/new' && rm '{bin}/new' && ls / >/dev/null && cat /etc/passwd >/dev/null && echo x >/dev/null"
+        );
+        place.run(LANDLOCK, &usual).succeeded().says("capctl: note: --isolate=landlock holds less");
+        assert_eq!(place.run(LANDLOCK, "exit 37").code, Some(37));
+        let status =
+            place.run(LANDLOCK, "cat /proc/self/status").succeeded().says("NoNewPrivs:\t1").says("Seccomp:\t2");
+        status.says("CapPrm:\t0000000000000000").says("CapEff:\t0000000000000000");
+    }
+}
+
+#[test]
+fn landlock_is_never_what_isolate_falls_back_to() {
+    let Some(unshare) = program("unshare") else { return skip("landlock_is_never_what", "no unshare") };
+    if !possible("landlock_is_never_what") || !landlocked("landlock_is_never_what") {
+        return;
+    }
+    let place = Place::new();
+    let capctl = place.programs.join("capctl").display().to_string();
+    let run = |option: &str| {
+        let script = format!(
+            "echo 0 > /proc/sys/user/max_user_namespaces && exec '{capctl}' run {option} --allow acme -- echo ran"
+        );
+        let mut shell = clean(&unshare);
+        shell.env("NARROWS_HOME", place.env.home()).env("HOME", place.env.file(""));
+        shell.args(["--user", "--map-root-user", "sh", "-c", &script]);
+        support::client::run(&mut shell, b"")
+    };
+    let refused = run("--isolate");
+    assert_eq!((refused.code, &*refused.stdout), (Some(1), ""), "{refused:?}");
+    assert!(refused.stderr.contains("capctl run --isolate=landlock"), "{refused:?}");
+    // Asked for by its name, it works in the same place.
+    assert_eq!(run("--isolate=landlock").succeeded().stdout, "ran\n");
+}
+
+#[test]
+fn a_home_that_is_mounted_a_second_time_is_hidden_there_too() {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    let test = "a_home_that_is_mounted_a_second_time";
+    // The mounts are this thread's own, and of what it starts.
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    if unshare(CloneFlags::CLONE_NEWNS).is_err() || mount(none, "/", none, private, none).is_err() {
+        return skip(test, "no mount namespace: run it as root");
+    }
+    for place in Place::both() {
+        let second = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(second.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        mount(Some(&place.env.file("")), second.path(), none, MsFlags::MS_BIND, none).unwrap();
+        let (alias, plain) = (second.path().join("home/ca.key"), second.path().join("bin/inside"));
+        assert!(alias.exists());
+        let script = format!("test -r '{}' && ! head -c 1 '{}'", plain.display(), alias.display());
+        let mut hows = vec![&[][..]];
+        if possible(test) {
+            hows.push(&["--isolate"]);
+        }
+        if landlocked(test) {
+            hows.push(LANDLOCK);
+        }
+        for how in hows {
+            let ran = place.run(how, &script);
+            assert!(ran.code == Some(0) || ran.stderr.contains("the agent can read"), "{how:?}: {}", ran.said());
+        }
+        // The twin: without capctl it is there.
+        assert!(std::fs::read(&alias).is_ok());
+        nix::mount::umount(second.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_variable_that_holds_a_stored_secret_is_not_passed_on() {
+    let place = Place::new();
+    let mut hows = vec![&[][..]];
+    if possible("a_variable_that_holds_a_stored_secret") {
+        hows.push(&["--isolate"]);
+    }
+    if landlocked("a_variable_that_holds_a_stored_secret") {
+        hows.push(LANDLOCK);
+    }
+    for how in hows {
+        let mut command = place.command(how, "env; cat /proc/$$/environ");
+        command.env("ACME_LOGIN", format!("user:{SECRET}")).env("ACME_OTHER", &SECRET[1..]);
+        let ran = support::client::run(&mut command, b"").succeeded();
+        assert!(!ran.stdout.contains(SECRET), "{how:?}: {}", ran.said());
+        assert!(ran.stdout.contains(&format!("ACME_OTHER={}", &SECRET[1..])), "one byte less is no secret");
+        ran.says("capctl: warning: ACME_LOGIN holds the secret acme-key: it is not passed to the command");
     }
 }

@@ -143,7 +143,7 @@ fn swap() -> Finding {
 
 /// What `capctl run` can do against an agent that goes its own way, on this kernel.
 #[cfg(target_os = "linux")]
-fn kernel() -> [Finding; 2] {
+fn kernel() -> [Finding; 3] {
     use super::isolate::trial::{self, KINDS, Kind};
     const WITHOUT: &str = "an agent can go past the proxy here";
     let isolation = match trial::isolate() {
@@ -151,6 +151,13 @@ fn kernel() -> [Finding; 2] {
         Err((why, hint)) => {
             let hint = hint.unwrap_or_else(|| "a container or another user for the agent".to_owned());
             Finding::note("isolation", format!("capctl run --isolate is impossible, {WITHOUT}: {why}"), hint)
+        }
+    };
+    let landlock = match trial::landlock() {
+        Ok(()) => Finding::good("landlock", "capctl run --isolate=landlock works; it holds less (docs/run.md)"),
+        Err((why, hint)) => {
+            let hint = hint.unwrap_or_else(|| "capctl run --isolate, which needs no Landlock".to_owned());
+            Finding::note("landlock", format!("capctl run --isolate=landlock is impossible: {why}"), hint)
         }
     };
     let (given, refused): (Vec<Kind>, Vec<Kind>) = KINDS.into_iter().partition(|kind| trial::allows(*kind));
@@ -163,7 +170,7 @@ fn kernel() -> [Finding; 2] {
         let hint = "let this user make namespaces, or run agents in a container of their own";
         Finding::note("namespaces", format!("the kernel refuses: {}{home}", words(&refused)), hint)
     };
-    [isolation, namespaces]
+    [isolation, landlock, namespaces]
 }
 
 fn clock() -> Finding {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -13,11 +14,12 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{AUDIENCE_DEFAULT, Config};
+use crate::credential::SecretName;
 use crate::daemon::{Daemon, Serve, StartError};
 use crate::forward::{Forwarder, Parts, Revival, Upstream};
 use crate::process;
 use crate::service::Service;
-use crate::store::Home;
+use crate::store::{Home, SecretStore};
 
 use super::CHILD;
 use super::child::bundle::Bundle;
@@ -26,11 +28,16 @@ use super::child::signals::Signals;
 use super::failure::Failure;
 use super::holding::HoldingArgs;
 #[cfg(target_os = "linux")]
-use super::isolate::{self, door::Door};
+use super::isolate;
+#[cfg(target_os = "linux")]
+use super::isolate::door::{Door, List};
 
 /// What is not protected without `--isolate`.
 const NOT_ISOLATED: &str = "note: the command is not isolated: a program in it that ignores HTTPS_PROXY reaches every network and \
                             every service of this machine past the proxy (--isolate prevents that)";
+/// What `--isolate=landlock` does not hold.
+const LANDLOCK: &str = "note: --isolate=landlock holds less than --isolate: the command reaches the forwarder's port on every machine, \
+                        sees which processes run, and may change modes of files that it cannot read (docs/run.md)";
 /// So long a command may be waited for without a word.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 
@@ -54,11 +61,20 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
     /// Cuts the command off from every network and service but its forwarder (Linux); an error where the kernel cannot
-    #[arg(long)]
-    isolate: bool,
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "namespaces")]
+    isolate: Option<Isolation>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+/// What cuts the command off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Isolation {
+    /// A network, processes and a view of the files of its own
+    Namespaces,
+    /// Where namespaces are forbidden: holds less, and says what
+    Landlock,
 }
 
 impl Run {
@@ -73,7 +89,11 @@ impl Run {
         let holding = self.holding.hold(home, config.as_ref(), "run", &self.rest())?;
         let ready: Vec<&Service> = config.as_ref().map(|c| holding.ready_services(home, c)).unwrap_or_default();
         let granted: Vec<&Service> = config.as_ref().map(|c| holding.services(c)).unwrap_or_default();
-        let say = self.warnings(home, &granted);
+        let mut say = self.warnings(home, &granted);
+        let withheld = withheld(home, &ready);
+        say.extend(withheld.iter().map(|(name, secret)| {
+            format!("warning: {} holds the secret {secret}: it is not passed to the command", name.display())
+        }));
         let ca_pem = fs::read_to_string(home.ca_certificate())
             .map_err(|_| Failure::new(format!("{} cannot be read", home.ca_certificate().display())))
             .map_err(|failure| failure.hint("capctl init".to_owned()))?;
@@ -100,13 +120,13 @@ impl Run {
         let mut hidden = vec![home.dir().to_owned()];
         hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
         hidden.extend(self.holding.files());
-        let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core };
+        let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core, withheld };
         // The holder's key has its place.
         let _ = process::lock_memory();
-        let Running { forwarder, mut child, pid } = if self.isolate {
-            self.apart(hidden, parts, &outfit).await?
-        } else {
-            self.beside(home, parts, &outfit).await?
+        let Running { forwarder, mut child, pid } = match self.isolate {
+            Some(Isolation::Namespaces) => self.apart(hidden, parts, &outfit).await?,
+            Some(Isolation::Landlock) => self.restricted(hidden, parts, &outfit).await?,
+            None => self.beside(home, parts, &outfit).await?,
         };
         let ended = tokio::select! {
             ended = child.wait() => ended,
@@ -124,14 +144,20 @@ impl Run {
     /// The command in the machine's own network, with the home hidden where that is possible.
     async fn beside(&self, home: &Home, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
-        let mut command = self.child(home, outfit)?;
-        command.envs(outfit.variables(&forwarder));
-        for name in UNSET {
-            command.env_remove(name);
-        }
-        let child = tokio::process::Command::from(command).spawn().map_err(|error| Failure::of(&error))?;
-        let pid = child.id().unwrap_or_default();
-        Ok(Running { forwarder: Some(forwarder), child, pid })
+        Running::start(self.child(home, outfit)?, forwarder, outfit)
+    }
+
+    /// The command in the machine's own network, held by Landlock.
+    #[cfg(target_os = "linux")]
+    async fn restricted(&self, hidden: Vec<PathBuf>, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
+        let failed = |error: io::Error| Failure::of(&error);
+        let folder = outfit.bundle.folder();
+        // No Unix socket is made in there: those of the machine may be seen.
+        let list = List::write(folder, hidden, Vec::new()).map_err(failed)?;
+        let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
+        let (own, port) = (std::env::current_exe().map_err(failed)?, forwarder.address().port());
+        let command = isolate::restricted(&own, (folder, &list), port, outfit.core, outfit.say, &self.command);
+        Running::start(command, forwarder, outfit)
     }
 
     /// The command in namespaces of its own, from which only the forwarder can be reached.
@@ -140,10 +166,12 @@ impl Run {
         let failed = |error: io::Error| Failure::of(&error);
         let door = Door::open(outfit.bundle.folder(), hidden).map_err(failed)?;
         let own = std::env::current_exe().map_err(failed)?;
-        let command = isolate::command(&own, door.folder(), outfit.core, outfit.say, &self.command);
+        let mut command = isolate::command(&own, &door, outfit.core, outfit.say, &self.command);
+        outfit.strip(&mut command);
         let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+        let number = child.id().unwrap_or_default();
         let guest = tokio::select! {
-            guest = door.meet() => guest.map_err(failed)?,
+            guest = door.meet(number) => guest.map_err(failed)?,
             // It has said why.
             _ = child.wait() => return Ok(Running { forwarder: None, child, pid: 0 }),
         };
@@ -158,6 +186,11 @@ impl Run {
     #[expect(clippy::unused_async, reason = "as on Linux")]
     async fn apart(&self, _: Vec<PathBuf>, _: Parts, _: &Outfit<'_>) -> Result<Running, Failure> {
         Err(Failure::new("--isolate needs Linux").hint("without it the command may go past the proxy".to_owned()))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn restricted(&self, hidden: Vec<PathBuf>, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
+        self.apart(hidden, parts, outfit).await
     }
 
     /// The command as it is typed after the grants.
@@ -185,14 +218,14 @@ impl Run {
     /// What a person should know before the command fills their screen.
     fn warnings(&self, home: &Home, granted: &[&Service]) -> Vec<String> {
         let mut say = Vec::new();
-        if let Some(key) = self.holding.exposed_key(home).filter(|_| !self.isolate) {
+        if let Some(key) = self.holding.exposed_key(home).filter(|_| self.isolate.is_none()) {
             let key = key.display();
             say.push(format!(
                 "warning: the agent can read the holder's key {key}: keep it in {}",
                 home.dir().display()
             ));
         }
-        if self.isolate && nix::unistd::geteuid().is_root() {
+        if self.isolate.is_some() && nix::unistd::geteuid().is_root() {
             say.push(
                 "warning: the command runs as root: files that it changes may be run outside, by cron for one"
                     .to_owned(),
@@ -207,8 +240,10 @@ impl Run {
         if !passed.is_empty() {
             say.push(format!("warning: NO_PROXY named {}: it is replaced for this command", passed.join(", ")));
         }
-        if !self.isolate {
-            say.push(NOT_ISOLATED.to_owned());
+        match self.isolate {
+            None => say.push(NOT_ISOLATED.to_owned()),
+            Some(Isolation::Landlock) => say.push(LANDLOCK.to_owned()),
+            Some(Isolation::Namespaces) => {}
         }
         say
     }
@@ -240,9 +275,18 @@ struct Outfit<'a> {
     say: &'a [String],
     /// How large its core may be.
     core: Option<u64>,
+    /// Variables that it does not get, for the secrets in them.
+    withheld: Vec<(OsString, SecretName)>,
 }
 
 impl Outfit<'_> {
+    /// Takes away what the command must not have.
+    fn strip(&self, command: &mut Command) {
+        for (name, _) in &self.withheld {
+            command.env_remove(name);
+        }
+    }
+
     fn variables(&self, forwarder: &Forwarder) -> Vec<(String, String)> {
         let (bundle, ca) = (&*self.bundle.roots, &*self.bundle.ca);
         Environment { proxy_url: forwarder.url(), bundle, ca, services: self.services }.variables()
@@ -257,6 +301,31 @@ struct Running {
     child: tokio::process::Child,
     /// The command's own number, for signals.
     pid: u32,
+}
+
+impl Running {
+    /// A command that is started with all its variables.
+    fn start(mut command: Command, forwarder: Forwarder, outfit: &Outfit<'_>) -> Result<Self, Failure> {
+        outfit.strip(&mut command);
+        command.envs(outfit.variables(&forwarder));
+        for name in UNSET {
+            command.env_remove(name);
+        }
+        let child = tokio::process::Command::from(command).spawn().map_err(|error| Failure::of(&error))?;
+        let pid = child.id().unwrap_or_default();
+        Ok(Self { forwarder: Some(forwarder), child, pid })
+    }
+}
+
+/// Inherited variables that hold a secret of the store, and which: what the proxy keeps from the command would be in its
+/// hands. One that a placeholder will replace is not told.
+fn withheld(home: &Home, ready: &[&Service]) -> Vec<(OsString, SecretName)> {
+    // A store that cannot be read is told by the proxy that needs it.
+    let stored = SecretStore::new(home).load().unwrap_or_default();
+    let replaced = |name: &OsString| ready.iter().any(|service| service.env().iter().any(|(own, _)| name == &**own));
+    let held = |value: &OsString| stored.iter().find(|(_, secret)| secret.is_in(value.as_bytes()));
+    let variables = std::env::vars_os().filter(|(name, _)| !replaced(name));
+    variables.filter_map(|(name, value)| Some((name, held(&value)?.0.clone()))).collect()
 }
 
 fn warn(line: &str) {

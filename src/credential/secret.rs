@@ -76,6 +76,12 @@ impl Secret {
         verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
+    /// Whether `text` holds the value as it is.
+    #[must_use]
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(text, &self.0).is_some()
+    }
+
     /// The value itself. For the store's encryption, the injector and the scrubber, for nothing else.
     #[must_use]
     pub fn expose(&self) -> &[u8] {

@@ -79,6 +79,8 @@ pub(in crate::cli) mod namespace {
     use nix::sched::{CloneFlags, unshare};
     use nix::unistd::{getegid, geteuid};
 
+    use super::super::mounts;
+
     /// Puts an empty folder over `home` for this process and what it becomes.
     pub(super) fn hide(home: &Path) -> Result<(), &'static str> {
         let home = home.canonicalize().map_err(|_| "it cannot be found")?;
@@ -90,18 +92,24 @@ pub(in crate::cli) mod namespace {
         } else {
             leave()?;
         }
-        cover(&home)?;
+        // Before the first of them is covered and no longer what it was.
+        let names = mounts::everywhere(&home);
+        private()?;
+        names.iter().try_for_each(|name| cover(name))?;
         if inside {
             env::set_current_dir(&home).map_err(|_| "the working directory is in it")?;
         }
         if root { lock() } else { Ok(()) }
     }
 
-    fn cover(home: &Path) -> Result<(), &'static str> {
+    /// What is mounted here stays here.
+    fn private() -> Result<(), &'static str> {
         let none = None::<&str>;
-        // What is mounted here stays here.
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-            .map_err(|_| "the mounts cannot be made private")?;
+            .map_err(|_| "the mounts cannot be made private")
+    }
+
+    fn cover(home: &Path) -> Result<(), &'static str> {
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("narrows"), home, Some("tmpfs"), flags, Some("mode=0555,size=4k"))
             .map_err(|_| "nothing can be mounted over it")

@@ -3,4 +3,6 @@
 pub(super) mod bundle;
 pub(super) mod environment;
 pub(super) mod hide;
+#[cfg(target_os = "linux")]
+pub(super) mod mounts;
 pub(super) mod signals;

@@ -21,16 +21,43 @@ use rustix::net::{
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::refused::Refused;
 use super::sockets;
+use crate::cli::child::mounts;
 
 const SOCKET: &str = "door";
 const HIDDEN: &str = "hidden";
+
+/// What is in a process's ancestry at most: `capctl run`, three stages, and what a debugger may put between them.
+const GENERATIONS_MAX: usize = 8;
 
 /// The outer side, waiting.
 pub(in crate::cli) struct Door {
     listener: UnixListener,
     folder: PathBuf,
+    list: List,
+}
+
+/// What the command must not see, written down for the stages; they know it by its digest, because another command of
+/// this user may be able to write where it lies.
+pub(in crate::cli) struct List {
+    pub(super) sha256: String,
+}
+
+impl List {
+    /// Writes `hidden`, under all their names, and `sockets` into `folder`.
+    pub(in crate::cli) fn write(folder: &Path, hidden: Vec<PathBuf>, sockets: Vec<PathBuf>) -> io::Result<Self> {
+        let mut list = Vec::new();
+        let hidden = hidden.into_iter().filter_map(|path| path.canonicalize().ok());
+        for path in hidden.flat_map(|path| mounts::everywhere(&path)).chain(sockets) {
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+        fs::write(folder.join(HIDDEN), &list)?;
+        Ok(Self { sha256: hex::encode(digest(&SHA256, &list)) })
+    }
 }
 
 /// The inner side, on the threshold: process `pid`, which becomes the command once it has its variables.
@@ -45,24 +72,26 @@ impl Door {
     pub(in crate::cli) fn open(folder: &Path, hidden: Vec<PathBuf>) -> io::Result<Self> {
         let folder = folder.canonicalize()?;
         let listener = UnixListener::bind(folder.join(SOCKET))?;
-        let mut list = Vec::new();
-        for path in hidden.into_iter().filter_map(|path| path.canonicalize().ok()).chain(sockets::found(&folder)) {
-            list.extend_from_slice(path.as_os_str().as_bytes());
-            list.push(0);
-        }
-        fs::write(folder.join(HIDDEN), list)?;
-        Ok(Self { listener, folder })
+        let list = List::write(&folder, hidden, sockets::found(&folder))?;
+        Ok(Self { listener, folder, list })
+    }
+
+    pub(super) fn list(&self) -> &List {
+        &self.list
     }
 
     pub(in crate::cli) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Waits for the inner side and takes its listening socket. The door is gone then.
-    pub(in crate::cli) async fn meet(self) -> io::Result<Guest> {
+    /// Waits for the inner side, which descends from process `child`, and takes its listening socket. The door is gone
+    /// then. Whoever else knocks, such as another command of this user, gets nothing.
+    pub(in crate::cli) async fn meet(self, child: u32) -> io::Result<Guest> {
         let stream = loop {
             let (stream, _) = self.listener.accept().await?;
-            if stream.peer_cred()?.uid() == nix::unistd::geteuid().as_raw() {
+            let peer = stream.peer_cred()?;
+            let is_ours = peer.pid().and_then(|pid| u32::try_from(pid).ok()).is_some_and(|pid| descends(pid, child));
+            if is_ours && peer.uid() == nix::unistd::geteuid().as_raw() {
                 break stream;
             }
         };
@@ -90,6 +119,15 @@ impl Guest {
         self.stream.write_all(pairs.collect::<String>().as_bytes()).await?;
         self.stream.shutdown().await
     }
+}
+
+/// Whether process `pid` is a child of `from`, or of one of its children.
+fn descends(pid: u32, from: u32) -> bool {
+    let parent = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    };
+    std::iter::successors(Some(pid), parent).skip(1).take(GENERATIONS_MAX).any(|ancestor| ancestor == from)
 }
 
 fn received(stream: &UnixStream) -> io::Result<OwnedFd> {
@@ -124,9 +162,44 @@ pub(super) fn knock(folder: &Path, listener: &TcpListener) -> io::Result<Vec<(Os
     Ok(text.split(|byte| *byte == 0).filter_map(pair).collect())
 }
 
-/// What the command must not see, as [`Door::open`] listed it.
-pub(super) fn hidden(folder: &Path) -> Result<Vec<PathBuf>, Refused> {
+/// What the command must not see, as [`List::write`] wrote it.
+pub(super) fn hidden(folder: &Path, sha256: &str) -> Result<Vec<PathBuf>, Refused> {
     let list = fs::read(folder.join(HIDDEN)).map_err(|error| Refused::of("the list of what to hide", error))?;
+    if hex::encode(digest(&SHA256, &list)) != sha256 {
+        return Err(Refused::new("the list of what to hide was changed by somebody else"));
+    }
     let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
     Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_descend_from_the_child_is_not_let_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let door = Door::open(folder.path(), Vec::new()).expect("a door");
+        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert!(descends(own, parent));
+        assert!(!descends(own, own) && !descends(parent, own));
+        let knocked = Blocking::connect(folder.path().join(SOCKET)).expect("somebody knocks");
+        let met = tokio::spawn(door.meet(own));
+        // Turned away: the other end is closed, with no variables given.
+        let mut said = Vec::new();
+        let read = tokio::task::spawn_blocking(move || (&knocked).read_to_end(&mut said).map(|_| said));
+        assert!(read.await.expect("it ends").is_ok_and(|said| said.is_empty()));
+        assert!(!met.is_finished(), "the door waits for the right one");
+        met.abort();
+    }
+
+    #[test]
+    fn a_list_that_was_changed_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = List::write(folder.path(), vec![folder.path().to_owned()], Vec::new()).expect("a list");
+        let own = folder.path().canonicalize().expect("a path");
+        assert!(hidden(folder.path(), &list.sha256).is_ok_and(|hidden| hidden.contains(&own)));
+        fs::write(folder.path().join(HIDDEN), "/nothing\0").expect("written");
+        assert!(hidden(folder.path(), &list.sha256).is_err());
+    }
 }

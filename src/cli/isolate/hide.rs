@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::refused::Refused;
-use super::sockets;
+use crate::cli::child::mounts;
 
 /// What every program may expect, and no disk among it.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -22,7 +22,18 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 /// Writing there changes the machine, and for root outside any namespace too.
-const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/sys"];
+const READ_ONLY: [&str; 10] = [
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/irq",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/driver",
+    "/proc/scsi",
+    "/sys",
+];
 
 const NONE: Option<&str> = None;
 
@@ -86,14 +97,9 @@ fn read_only(path: &Path) -> Result<(), Refused> {
 
 /// Mount points from `path` downwards, each with the flags that it has and that may not be taken away here.
 fn mounts_in(path: &Path) -> Vec<(PathBuf, MsFlags)> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let row = |line: &str| {
-        let mut columns = line.split(' ').skip(4);
-        let (at, options) = (PathBuf::from(sockets::unescaped(columns.next()?)), columns.next()?);
-        let flags = options.split(',').filter_map(flag).fold(MsFlags::empty(), MsFlags::union);
-        at.starts_with(path).then_some((at, flags))
-    };
-    table.lines().filter_map(row).collect()
+    let inside = mounts::all().into_iter().filter(|mount| mount.at.starts_with(path));
+    let flags = |options: &str| options.split(',').filter_map(flag).fold(MsFlags::empty(), MsFlags::union);
+    inside.map(|mount| (mount.at, flags(&mount.options))).collect()
 }
 
 fn flag(option: &str) -> Option<MsFlags> {

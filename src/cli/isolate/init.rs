@@ -13,7 +13,7 @@ use super::{Isolated, door, hide, loopback};
 pub(super) fn init(this: &Isolated) -> Result<ExitCode, Refused> {
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     loopback::up().map_err(|error| Refused::inside("loopback cannot be put up", error))?;
-    hide::hide(&this.folder, &door::hidden(&this.folder)?)?;
+    hide::hide(&this.folder, &door::hidden(&this.folder, &this.list)?)?;
     let command = this.next("enter").spawn().map_err(|error| Refused::of("the command's process", error))?;
     let command = i32::try_from(command.id()).unwrap_or(0);
     // Whatever loses its parent in here is ours to bury. When this process ends, so does everything here.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -12,13 +11,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getegid, geteuid};
 
 use super::refused::Refused;
-use super::{Isolated, door};
-
-/// The first three are the command's own business.
-const STDERR: u32 = 2;
+use super::{Isolated, descriptors, door};
 
 pub(super) fn leave(this: &Isolated) -> Result<ExitCode, Refused> {
-    descriptors(&door::hidden(&this.folder)?)?;
+    descriptors::check(&door::hidden(&this.folder, &this.list)?)?;
     // Signals are for the command alone. Until it takes them, they wait.
     SigSet::all().thread_block().map_err(|error| Refused::of("signals", error))?;
     // What cannot be reached any more should not stay.
@@ -28,6 +24,8 @@ pub(super) fn leave(this: &Isolated) -> Result<ExitCode, Refused> {
     let mut next = Isolated {
         stage: this.stage,
         folder: this.folder.clone(),
+        list: this.list.clone(),
+        port: None,
         user: own.then_some(user.as_raw()),
         group: own.then_some(group.as_raw()),
         core: this.core,
@@ -59,26 +57,4 @@ fn unshared() -> Result<bool, Refused> {
         .and_then(|()| fs::write("/proc/self/gid_map", format!("0 {group} 1")))
         .map_err(|error| Refused::inside("no user can be named in the new namespace", error))?;
     Ok(true)
-}
-
-/// What is open already would be a way around everything else: a socket, a hidden file, a folder of the file system as it
-/// is outside. The three standard ones may be sockets, as programs that start programs make them.
-fn descriptors(hidden: &[PathBuf]) -> Result<(), Refused> {
-    let open = fs::read_dir("/proc/self/fd").map_err(|error| Refused::of("/proc/self/fd", error))?;
-    // Listing them is itself a folder that is open, which is nobody else's.
-    let open: Vec<_> = open.flatten().map(|entry| entry.path()).collect();
-    for path in open {
-        let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
-        let Ok(target) = fs::read_link(&path) else { continue };
-        let names = |what: &str| target.to_str().is_some_and(|target| target.starts_with(what));
-        let beyond = number > STDERR && (names("socket:") || names("anon_inode:[io_uring]"));
-        let inside = hidden.iter().any(|hidden| target.starts_with(hidden));
-        let is_folder = fs::metadata(&path).is_ok_and(|found| found.is_dir());
-        if beyond || inside || is_folder {
-            let what = target.display();
-            return Err(Refused::new(format!("descriptor {number} is open and leads outside ({what})"))
-                .hint(format!("close it for the command: capctl run --isolate … {number}>&-")));
-        }
-    }
-    Ok(())
 }

@@ -10,8 +10,11 @@
 //! 3. `enter` goes into a user namespace inside that one, so that nothing of it can be undone, passes a listening socket
 //!    out to the forwarder (`door`), forbids what leads around namespaces (`filter`), and becomes the command.
 //!
-//! Every step that the kernel refuses ends the run: half an isolation is none.
+//! `--isolate=landlock` is one stage, `restrict`, which holds less and needs no namespaces.
+//!
+//! Every step that the kernel refuses ends the run: half an isolation is none, and neither kind stands in for the other.
 
+mod descriptors;
 pub(super) mod door;
 mod enter;
 mod filter;
@@ -20,6 +23,7 @@ mod init;
 mod leave;
 mod loopback;
 mod refused;
+mod restrict;
 mod sockets;
 pub(super) mod trial;
 
@@ -28,6 +32,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use door::{Door, List};
 use refused::Refused;
 
 /// The hidden subcommand's arguments. Made by `capctl run` and by the stages alone.
@@ -36,6 +41,12 @@ pub(super) struct Isolated {
     stage: Stage,
     /// Where the door is, and the list of what to hide.
     folder: PathBuf,
+    /// The digest of that list.
+    #[arg(long)]
+    list: String,
+    /// The forwarder's, where there is no network of its own.
+    #[arg(long)]
+    port: Option<u16>,
     /// The user and the group outside, when a user namespace was needed to leave.
     #[arg(long, requires = "group")]
     user: Option<u32>,
@@ -57,6 +68,7 @@ enum Stage {
     Leave,
     Init,
     Enter,
+    Restrict,
 }
 
 impl Isolated {
@@ -66,10 +78,12 @@ impl Isolated {
             Stage::Leave => leave::leave(&self),
             Stage::Init => init::init(&self),
             Stage::Enter => enter::enter(&self),
+            Stage::Restrict => restrict::restrict(&self),
         };
         done.unwrap_or_else(|refused: Refused| {
             let mut stderr = std::io::stderr();
-            let _ = writeln!(stderr, "capctl: error: --isolate: {}", refused.why);
+            let how = if self.port.is_some() { "--isolate=landlock" } else { "--isolate" };
+            let _ = writeln!(stderr, "capctl: error: {how}: {}", refused.why);
             for hint in refused.hints {
                 let _ = writeln!(stderr, "capctl: hint: {hint}");
             }
@@ -80,7 +94,7 @@ impl Isolated {
     /// This program again for the next stage, under whatever the binary's own path shows by then.
     fn next(&self, stage: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.args([super::ISOLATED, stage]).arg(&self.folder);
+        command.args([super::ISOLATED, stage, "--list", &self.list]).arg(&self.folder);
         if let (Some(user), Some(group)) = (self.user, self.group) {
             command.args(["--user", &user.to_string(), "--group", &group.to_string()]);
         }
@@ -90,9 +104,24 @@ impl Isolated {
 }
 
 /// The command that `capctl run` starts: the first stage.
-pub(super) fn command(program: &Path, folder: &Path, core: Option<u64>, say: &[String], of: &[OsString]) -> Command {
+pub(super) fn command(program: &Path, door: &Door, core: Option<u64>, say: &[String], of: &[OsString]) -> Command {
     let mut command = Command::new(program);
-    command.args([super::ISOLATED, "leave"]).arg(folder);
+    command.args([super::ISOLATED, "leave", "--list", &door.list().sha256]).arg(door.folder());
+    with_rest(&mut command, core, say, of);
+    command
+}
+
+/// The same for Landlock: the list is in `folder`, and the forwarder listens already.
+pub(super) fn restricted(
+    program: &Path,
+    (folder, list): (&Path, &List),
+    port: u16,
+    core: Option<u64>,
+    say: &[String],
+    of: &[OsString],
+) -> Command {
+    let mut command = Command::new(program);
+    command.args([super::ISOLATED, "restrict", "--list", &list.sha256, "--port", &port.to_string()]).arg(folder);
     with_rest(&mut command, core, say, of);
     command
 }

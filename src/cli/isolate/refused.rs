@@ -44,6 +44,7 @@ impl Refused {
             refused = refused
                 .hint("in a container, let it make user namespaces: --security-opt seccomp=FILE, or --privileged");
         }
+        let refused = refused.hint("capctl run --isolate=landlock needs no namespaces, and holds less (docs/run.md)");
         refused.hint("capctl doctor says what this kernel allows; without --isolate the command may go past the proxy")
     }
 

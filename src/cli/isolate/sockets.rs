@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::cli::child::mounts;
+
 /// Folders that sockets are usually in, looked through as deep as this, and the user's own folder with them: a socket that
 /// was renamed after it was bound (ssh does that) is nowhere else.
 const LOOKED_THROUGH: [&str; 3] = ["/run", "/tmp", "/var/lib"];
@@ -40,8 +42,7 @@ fn named() -> Vec<PathBuf> {
     let bound = read("/proc/net/unix");
     // The path is the eighth column and the last; an abstract name begins with @.
     let bound = bound.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
-    let mounts = read("/proc/self/mountinfo");
-    let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped));
+    let mounts = mounts::all().into_iter().map(|mount| mount.at);
     let variables = ["SSH_AUTH_SOCK", "DOCKER_HOST", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS", "TMUX"];
     let variables = variables.into_iter().filter_map(|name| env::var(name).ok()).filter_map(|value| {
         let path = value.get(value.find('/')?..)?;
@@ -49,12 +50,7 @@ fn named() -> Vec<PathBuf> {
         let path = path.split([',', ';']).next()?;
         Some(format!("/{}", path.trim_start_matches('/')))
     });
-    bound.chain(mounts).chain(variables).map(PathBuf::from).collect()
-}
-
-/// mountinfo writes blanks as `\040`.
-pub(super) fn unescaped(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    bound.chain(variables).map(PathBuf::from).chain(mounts).collect()
 }
 
 fn look(folder: &Path, depth: u32, left: &mut usize, found: &mut Vec<PathBuf>) {

@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-use super::door::Door;
+use super::door::{Door, List};
 use crate::cli::ISOLATED;
 
 /// A kernel answers at once; this is for a machine that is very busy.
@@ -70,26 +70,46 @@ pub(in crate::cli) fn isolate() -> Result<(), (String, Option<String>)> {
     });
     match tried {
         Ok((true, _)) => Ok(()),
-        Ok((false, said)) => {
-            let line = |prefix: &str| said.lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
-            let why = line("capctl: error: --isolate: ").unwrap_or_else(|| said.trim().to_owned());
-            Err((why, line("capctl: hint: ")))
-        }
+        Ok((false, said)) => Err(told(&said, "--isolate")),
         Err(error) => Err((error.to_string(), None)),
     }
+}
+
+/// The same with Landlock.
+pub(in crate::cli) fn landlock() -> Result<(), (String, Option<String>)> {
+    let tried = || -> io::Result<std::process::Output> {
+        let folder = tempfile::tempdir()?;
+        let list = List::write(folder.path(), Vec::new(), Vec::new())?;
+        let own = std::env::current_exe()?;
+        let mut command = super::restricted(&own, (folder.path(), &list), 1, None, &[], &["true".into()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/").output()
+    };
+    match tried() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(told(&String::from_utf8_lossy(&output.stderr), "--isolate=landlock")),
+        Err(error) => Err((error.to_string(), None)),
+    }
+}
+
+/// What a stage that failed said.
+fn told(said: &str, how: &str) -> (String, Option<String>) {
+    let line = |prefix: &str| said.lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
+    let why = line(&format!("capctl: error: {how}: ")).unwrap_or_else(|| said.trim().to_owned());
+    (why, line("capctl: hint: "))
 }
 
 async fn attempt() -> io::Result<(bool, String)> {
     let folder = tempfile::tempdir()?;
     let door = Door::open(folder.path(), Vec::new())?;
-    let mut command = super::command(&std::env::current_exe()?, door.folder(), None, &[], &["true".into()]);
+    let mut command = super::command(&std::env::current_exe()?, &door, None, &[], &["true".into()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).current_dir(Path::new("/"));
     let mut command = tokio::process::Command::from(command);
     let child = command.kill_on_drop(true).spawn()?;
+    let pid = child.id().unwrap_or_default();
     let ended = child.wait_with_output();
     let mut ended = std::pin::pin!(ended);
     let output = tokio::select! {
-        guest = door.meet() => {
+        guest = door.meet(pid) => {
             guest?.equip(&[(ISOLATED.to_owned(), String::new())]).await?;
             ended.await?
         }
