@@ -12,6 +12,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -38,6 +39,9 @@ pub enum DialError {
     /// No address accepted the connection.
     #[error("no address of the upstream accepts connections")]
     Refused(#[source] io::Error),
+    /// This process or machine has no descriptor or memory left: it is not the upstream's fault.
+    #[error("there is no descriptor or memory left for a connection")]
+    Exhausted(#[source] io::Error),
     /// The whole took longer than allowed.
     #[error("the upstream did not answer in time")]
     Timeout,
@@ -133,7 +137,7 @@ impl Dialer {
             return Ok(vec![SocketAddr::new(ip, target.port)]);
         }
         let resolver = self.resolver.as_ref().ok_or(DialError::Unresolved)?;
-        let found = resolver.lookup_ip(target.host.as_str()).await.map_err(|_| DialError::Unresolved)?;
+        let found = resolver.lookup_ip(target.host.as_str()).await.map_err(|error| unresolved(&error))?;
         let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = found.iter().partition(IpAddr::is_ipv6);
         // Every answer is checked, so the list is cut only after the caller has seen all of it.
         Ok(interleave(six, four).into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
@@ -190,7 +194,7 @@ async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialErro
         if let Some(next) = waiting.next() {
             trying.push(TcpStream::connect(next));
         } else if trying.is_empty() {
-            return Err(last_error.map_or(DialError::Unresolved, DialError::Refused));
+            return Err(last_error.map_or(DialError::Unresolved, refused));
         }
         let patience = if waiting.len() == 0 { Duration::MAX } else { NEXT_ADDRESS_AFTER };
         match tokio::time::timeout(patience, trying.next()).await {
@@ -199,6 +203,30 @@ async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialErro
             Ok(None) | Err(_) => {}
         }
     }
+}
+
+fn refused(error: io::Error) -> DialError {
+    if is_exhausted(&error) { DialError::Exhausted(error) } else { DialError::Refused(error) }
+}
+
+/// True when it is this side that has no more of what a connection needs.
+fn is_exhausted(error: &io::Error) -> bool {
+    let ours = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| ours.contains(&Errno::from_raw(code)))
+}
+
+/// What a failed resolution says: it asks over sockets of its own.
+fn unresolved(error: &(dyn std::error::Error + 'static)) -> DialError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && is_exhausted(io)
+        {
+            return DialError::Exhausted(io.raw_os_error().map_or(io.kind().into(), io::Error::from_raw_os_error));
+        }
+        cause = error.source();
+    }
+    DialError::Unresolved
 }
 
 fn server_name(host: &Host) -> Result<ServerName<'static>, DialError> {

@@ -292,6 +292,10 @@ pub(super) fn unreachable(error: &DialError) -> Refusal {
         }
         DialError::Unresolved => Refusal::new(Code::UpstreamRefused, "the host does not resolve"),
         DialError::Refused(_) => Refusal::new(Code::UpstreamRefused, "the host does not accept connections"),
+        DialError::Exhausted(error) => {
+            tracing::error!(%error, "no connection could be made");
+            Refusal::new(Code::Overloaded, "the proxy cannot open another connection now")
+        }
         DialError::Timeout => Refusal::new(Code::UpstreamTimeout, "the host did not accept a connection in time"),
         DialError::Tls(_) => Refusal::new(Code::UpstreamTls, "the host's TLS handshake or certificate failed"),
     }

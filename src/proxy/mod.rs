@@ -169,6 +169,8 @@ impl std::fmt::Debug for Proxy {
 pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, drain: Drain) {
     let entrance = Arc::new(entrance);
     let mut swept = Instant::now();
+    // Said once, not twenty times a second.
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => Some(accepted),
@@ -181,6 +183,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
         }
         match accepted {
             Some(Ok((stream, peer))) => {
+                failing = false;
                 proxy.metrics.accepted();
                 if drain.running() >= proxy.limits.connections_max {
                     tracing::warn!(%peer, "too many connections: one was closed");
@@ -194,7 +197,9 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                 drain.spawn(connect::serve(Arc::clone(&proxy), entrance, stream, peer, drain.clone()));
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "a client could not be accepted");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "a client could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
             None => {}

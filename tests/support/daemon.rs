@@ -41,6 +41,8 @@ pub(crate) struct TestEnv {
     connect_to: Vec<(String, SocketAddr)>,
     services: String,
     settings: String,
+    /// More lines of `[upstream]`.
+    upstream: String,
     /// Catalogue services to add, with their credential's name.
     catalogue: Vec<(String, String)>,
 }
@@ -109,6 +111,7 @@ impl TestEnv {
             connect_to: Vec::new(),
             services: String::new(),
             settings: String::new(),
+            upstream: String::new(),
             catalogue: Vec::new(),
         }
     }
@@ -189,6 +192,11 @@ impl TestEnv {
         self.catalogue.push((service.to_owned(), credential));
     }
 
+    /// Adds a line to `[upstream]`.
+    pub(crate) fn upstream(&mut self, line: &str) {
+        let _ = writeln!(self.upstream, "{line}");
+    }
+
     /// Adds any other table to the configuration.
     pub(crate) fn setting(&mut self, toml: &str) {
         let _ = write!(self.settings, "\n{toml}\n");
@@ -222,6 +230,7 @@ inject = "Authorization: Bearer {secret}""#,
             let rows: Vec<_> = self.connect_to.iter().map(|(name, addr)| format!("\"{name}\" = \"{addr}\"")).collect();
             let _ = writeln!(toml, "connect_to = {{ {} }}", rows.join(", "));
         }
+        toml.push_str(&self.upstream);
         toml.push_str(&self.settings);
         toml.push_str(&self.services);
         for (service, credential) in &self.catalogue {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod authority;
+mod descriptors;
 mod floods;
 mod destinations;
 mod framing;
@@ -21,6 +22,7 @@ mod tokens;
 mod unread;
 mod upstream;
 mod upstream_floods;
+mod waits;
 
 use support::agent::Agent;
 use support::ca::Alpn;
