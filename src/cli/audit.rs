@@ -13,7 +13,7 @@ use crate::store::Home;
 
 use super::failure::FAILED;
 use super::failure::Failure;
-use super::output::{print, print_json, say};
+use super::output::{plain, print, print_json, say};
 use super::terms::moment;
 
 /// How often a followed journal is looked at.
@@ -192,7 +192,7 @@ impl SearchArgs {
 }
 
 fn show(line: &Value, as_json: bool) -> Result<(), Failure> {
-    if as_json { print(line) } else { print(summary(line)) }
+    if as_json { print(plain(&line.to_string())) } else { print(summary(line)) }
 }
 
 /// One line for people: when, what became of it, who, by which chain, what.
@@ -201,8 +201,8 @@ fn summary(line: &Value) -> String {
     let number = |name: &str| line.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), |n| n.to_string());
     let chain = line.get("chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let names: Vec<String> =
-        chain.iter().filter_map(|hop| hop.get("name")?.as_str()).map(|name| format!(" > {name}")).collect();
-    let who = format!("{}{}", text("user"), names.concat());
+        chain.iter().filter_map(|hop| hop.get("name")?.as_str()).map(|name| format!(" > {}", label(name))).collect();
+    let who = format!("{}{}", label(text("user")), names.concat());
     let what = format!("{} {}{}", text("method"), text("host"), line.get("path").and_then(Value::as_str).unwrap_or(""));
     let code = line.get("code").and_then(Value::as_str).map(|code| format!(" {code}")).unwrap_or_default();
     let shown = format!(
@@ -213,6 +213,30 @@ fn summary(line: &Value) -> String {
         text("service"),
         text("operation")
     );
-    // A label must not move a terminal's cursor.
+    // Nothing of a line moves a terminal's cursor.
     shown.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect() } else { vec![c] }).collect()
+}
+
+/// What somebody chose to be called: quoted unless it is one plain word, so that it looks like nothing else of the line.
+fn label(name: &str) -> String {
+    let is_plain = name.chars().all(|c| c.is_ascii_graphic() && !"\"\\<>".contains(c) || c.is_alphanumeric());
+    if is_plain && !name.is_empty() { name.to_owned() } else { format!("{name:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_look_like_the_rest_of_a_line() {
+        for plain in ["alice@example.com", "agent-1", "Zoë", "-"] {
+            assert_eq!(label(plain), plain);
+        }
+        let line = serde_json::json!({
+            "time": "2027-01-15T15:40:12.345Z", "outcome": "denied", "user": "a > root",
+            "chain": [{ "name": "x  GET api\u{202e}\u{1b}[2J" }],
+        });
+        let shown = summary(&line);
+        assert!(shown.contains("\"a > root\" > \"x  GET api\\u{202e}\\u{1b}[2J\""), "{shown}");
+    }
 }

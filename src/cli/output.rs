@@ -1,6 +1,6 @@
 //! Words for people, data for programs, files for later.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -25,7 +25,26 @@ pub(super) fn print_one(name: &str, value: impl Display, as_json: bool) -> Resul
 
 /// Data, as JSON for programs.
 pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print(format_args!("{value:#}"))
+    print(plain(&format!("{value:#}")))
+}
+
+/// JSON with nothing in it that moves a terminal's cursor or hides text: what can do that stands in strings alone, where
+/// it may as well be escaped (RFC 8259 §7).
+pub(super) fn plain(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Of ASCII all but this one is escaped already, or is white space between tokens.
+        let hidden = c == '\x7f' || !c.is_ascii() && c.escape_debug().len() > 1;
+        if hidden {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Writes a private file (0600): whole or not at all. One that is there stays, unless `replace`.
@@ -53,4 +72,17 @@ pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b));
     if plain && !text.is_empty() { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_for_programs_moves_no_cursor_and_means_the_same() {
+        let value = serde_json::json!({ "a": "x\u{202e}\u{9b}2J\u{7f}\u{1b}[0m\n\"é\\\u{e0041}", "b": ["\u{200b}"] });
+        let shown = plain(&format!("{value:#}"));
+        assert!(shown.chars().all(|c| c == '\n' || c == 'é' || (' '..='~').contains(&c)), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
+    }
 }
