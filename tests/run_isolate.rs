@@ -190,6 +190,12 @@ fn process(number: &str) {
     }
     let pid = Pid::from_raw(number.parse().unwrap());
     println!("\nsignal {}", if kill(pid, None).is_ok() { "open" } else { "closed" });
+    let limit = rustix::process::prlimit(
+        rustix::process::Pid::from_raw(pid.as_raw()),
+        rustix::process::Resource::Core,
+        rustix::process::Rlimit { current: Some(0), maximum: None },
+    );
+    println!("\nprlimit {}", if limit.is_ok() { "open" } else { "closed" });
     println!("\nptrace {}", if nix::sys::ptrace::attach(pid).is_ok() { "open" } else { "closed" });
 }
 
@@ -234,7 +240,7 @@ fn the_forwarder_is_reached_and_nothing_else() {
         tries.push(format!("unix:{}", place.env.home().join("narrows.sock").display()));
 
         let said = place.try_all(&["--isolate"], &tries);
-        all_say(&said, "closed", &["tcp", "unix", "abstract", "file", "signal", "ptrace"]);
+        all_say(&said, "closed", &["tcp", "unix", "abstract", "file", "signal", "prlimit", "ptrace"]);
         all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/maps", "proc/fd/0", "proc/root", "proc/cwd"]);
         assert!(names.recv_from(&mut [0; 8]).is_err(), "a datagram came out");
 
@@ -515,10 +521,11 @@ fn landlock_holds_files_sockets_and_other_processes() {
         }
         let said = place.try_all(LANDLOCK, &tries);
         all_say(&said, "closed", &kinds);
-        all_say(&said, "closed", &["file", "write", "signal", "ptrace"]);
+        all_say(&said, "closed", &["file", "write", "signal", "prlimit", "ptrace"]);
         all_say(&said, "closed", &["proc/environ", "proc/mem", "proc/fd/0", "proc/root", "proc/cwd"]);
         let said = place.try_all(&[], &twin);
         all_say(&said, "open", &kinds);
+        all_say(&said, "open", &["signal", "prlimit"]);
 
         let ran = place.run(LANDLOCK, &format!("{CURL} https://api.acme.test/v1/items")).succeeded().says("code 200");
         ran.never_says(SECRET);

@@ -76,7 +76,8 @@ fn around_namespaces() -> Built<Rules> {
 }
 
 /// Landlock holds `connect` of TCP and nothing else of a socket: no Unix socket is made but in pairs, no other protocol of
-/// IP (UDP, MPTCP), nothing listens, and no connection is made by sending.
+/// IP (UDP, MPTCP), nothing listens, and no connection is made by sending. Nor does it hold the limits of another process,
+/// by which any of the user's can be stopped.
 fn around_landlock(rules: &mut Rules) -> Built<()> {
     let stream = u64::from(libc::SOCK_STREAM.unsigned_abs());
     let mut sockets = vec![SeccompRule::new(vec![condition(0, SeccompCmpOp::Eq, family(libc::AF_UNIX))?])?];
@@ -94,6 +95,8 @@ fn around_landlock(rules: &mut Rules) -> Built<()> {
     for table in [0, X32] {
         rules.entry(table + libc::SYS_socket).or_default().extend(sockets.iter().cloned());
         rules.insert(table + libc::SYS_listen, Vec::new());
+        // Its own limits are those of process 0.
+        rules.insert(table + libc::SYS_prlimit64, vec![SeccompRule::new(vec![condition(0, SeccompCmpOp::Ne, 0)?])?]);
         rules.insert(table + libc::SYS_sendto, fast(3)?);
     }
     for (call, argument) in
