@@ -4,15 +4,18 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::UpgradeableConnection;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
 use super::authenticate::{Authenticated, Challenge, authenticate};
+use super::beat::Beat;
 use super::body::Reply;
+use super::keep::{Bounds, keep};
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
 use super::{Drain, Entrance, Proxy, exchange, passthrough, terminate};
@@ -32,6 +35,7 @@ pub(super) struct Outer {
     pub(super) peer: Peer,
     pub(super) drain: Drain,
     guard: Arc<GuardState>,
+    beat: Arc<Beat>,
     /// Somebody has, at least once, on this connection.
     authenticated: AtomicBool,
 }
@@ -40,17 +44,22 @@ pub(super) struct Outer {
 pub(super) async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, stream: Stream, peer: Peer, drain: Drain) {
     let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
     let (authenticated, guard) = (AtomicBool::new(false), guarded.state());
-    let outer = Outer { guard, authenticated, proxy: Arc::clone(&proxy), entrance, peer, drain: drain.clone() };
+    let beat = Beat::alone(Instant::now());
+    let bounds = Bounds { end: None, idle: Some(proxy.limits.client_idle) };
+    let kept = keep(Arc::clone(&beat), bounds);
+    let outer = Outer { guard, beat, authenticated, proxy, entrance, peer, drain: drain.clone() };
     let outer = Arc::new(outer);
     let strangers_end = stranger(Arc::clone(&outer));
+    let end = async move {
+        tokio::select! { () = kept => {}, () = strangers_end => {} }
+    };
     let service = hyper::service::service_fn(move |request| {
         let outer = Arc::clone(&outer);
         async move { Ok::<_, Infallible>(answer(&outer, request).await) }
     });
-    let connection = http1(&proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
-    // How long it idles is hyper's affair.
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), strangers_end).await;
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), end).await;
 }
 
 /// Ends when nobody has authenticated on the connection for too long; never, where somebody has.
@@ -61,18 +70,18 @@ async fn stranger(outer: Arc<Outer>) {
     }
 }
 
-/// hyper's server, with the timer without which its header timeout does nothing.
-pub(super) fn http1(proxy: &Proxy) -> hyper::server::conn::http1::Builder {
+/// hyper's server. Its own timer would be set and taken back for each request: what it bounds, `keep` and the guard do.
+pub(super) fn http1() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(proxy.limits.client_idle)
+        .header_read_timeout(None)
         .max_headers(crate::net::guard::HEADERS_MAX)
         .max_buf_size(2 * crate::net::guard::HEAD_BYTES_MAX);
     builder
 }
 
 async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<Reply> {
+    outer.beat.rest(Instant::now());
     if let Some(violation) = outer.guard.violation() {
         let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
         outer.proxy.metrics.refused(refusal.code);
@@ -114,7 +123,8 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     }
     let upgrade = hyper::upgrade::on(request);
     if snapshot.is_plain_tunnel(&target) {
-        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
+        let tunnel = Tunnel::new(authenticated, target, Scheme::Https, snapshot, Arc::clone(&outer.beat));
+        let tunnel = Arc::new(tunnel);
         return match passthrough::open(&tunnel).await {
             Ok(opened) => {
                 outer.drain.spawn(passthrough::run(opened, upgrade, outer.drain.clone()));
@@ -144,7 +154,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     match authenticate(outer, &snapshot, request.headers(), purpose) {
         Ok(authenticated) => {
             outer.authenticated.store(true, Ordering::Relaxed);
-            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot));
+            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
             exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), &outer.drain).await
         }
         Err(challenge) => challenged(outer, &challenge),

@@ -16,6 +16,7 @@ use ulid::Ulid;
 
 use super::authenticate::Authenticated;
 use super::authorize::Authorized;
+use super::beat::Wait;
 use super::body::{Meter, Reply};
 use super::forward::Answered;
 use super::inbound::{Ask, Inbound, Served};
@@ -123,6 +124,8 @@ pub(super) struct Exchange {
     seen: Instant,
     upstream_ms: Option<u64>,
     checked: Instant,
+    /// For the next look at it while nothing comes.
+    pub(super) wait: Wait,
 }
 
 /// What an exchange is opened with.
@@ -141,6 +144,7 @@ impl Exchange {
     pub(super) fn open(opening: Opening) -> Result<Box<Self>, Refused> {
         let Opening { tunnel, view, ask, style, version, foreign, event } = opening;
         let within_share = tunnel.who.seat.begin();
+        tunnel.beat.begin();
         let started = Instant::now();
         let time_ms = unix_ms();
         let id = tunnel.next_id(time_ms);
@@ -164,7 +168,6 @@ impl Exchange {
         let exchange = |entry| {
             Box::new(Self {
                 meter: Arc::new(Meter::new(started)),
-                tunnel: Arc::clone(&tunnel),
                 view,
                 ask,
                 id,
@@ -180,6 +183,8 @@ impl Exchange {
                 seen: started,
                 upstream_ms: None,
                 checked: started,
+                wait: Wait::new(&tunnel.beat),
+                tunnel: Arc::clone(&tunnel),
             })
         };
         if let Ok(entry) = entry {
@@ -227,12 +232,13 @@ impl Exchange {
         }
     }
 
-    /// Asks again whether a live exchange may go on, at most once a second: time, revocations, roots and
-    /// configuration may have changed.
+    /// Asks again whether a live exchange may go on, at most once a second: for each frame that passes.
+    pub(super) fn recheck_now_and_then(&mut self, now: Instant) -> Result<(), Code> {
+        if now.duration_since(self.checked) < RECHECK_EVERY { Ok(()) } else { self.recheck(now) }
+    }
+
+    /// Asks again whether a live exchange may go on: time, revocations, roots and configuration may have changed.
     pub(super) fn recheck(&mut self, now: Instant) -> Result<(), Code> {
-        if now.duration_since(self.checked) < RECHECK_EVERY {
-            return Ok(());
-        }
         self.checked = now;
         let time = UnixSeconds::now();
         if time >= self.tunnel.who.ends_at {
@@ -362,6 +368,7 @@ impl Exchange {
     }
 
     fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>, now: Instant) {
+        self.seen = now;
         let Some(entry) = self.entry.take() else { return };
         self.tunnel.who.proxy.metrics.ended(ending);
         self.meter.close();
@@ -381,7 +388,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.close(Ending::Aborted, None, None, Instant::now());
+        if self.entry.is_some() {
+            self.close(Ending::Aborted, None, None, Instant::now());
+        }
+        self.tunnel.beat.rest(self.seen);
         if !patience::keep_place(&self.tunnel) {
             self.tunnel.who.seat.end();
         }

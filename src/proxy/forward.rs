@@ -4,9 +4,11 @@
 //! only when it is safe (RFC 9110 §9.2.1), has no body, and a connection that had been idle died under
 //! it without an answer.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Scheme as UriScheme};
@@ -16,7 +18,6 @@ use hyper::body::Incoming;
 use super::body::{ExpectGate, Uplink};
 use super::exchange::{Exchange, Refused};
 use super::hop;
-use super::relay::RECHECK_EVERY;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
 use super::view::View;
@@ -28,6 +29,8 @@ use crate::request::Scheme;
 
 /// How often a request of which nothing was sent may try another connection.
 const ATTEMPTS_MAX: usize = 3;
+/// After so long without `100 Continue` the client is told to go on (RFC 9110 §10.1.1).
+const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 
 /// The upstream has answered; the head is here, the body is on its way.
 pub(super) struct Answered {
@@ -232,22 +235,28 @@ enum Failure {
     Refused(Refusal),
 }
 
-/// Waits for the answer, and once a second looks whether the request may go on.
+/// Waits for the answer, and at each beat looks whether the request may go on.
 async fn sent(
     exchange: &mut Exchange,
     mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, Unsent<Uplink>>>>,
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut progress = (exchange.meter.up(), exchange.seen());
+    let began = exchange.seen();
+    let mut progress = (exchange.meter.up(), began);
     loop {
-        if let Ok(sent) = tokio::time::timeout(RECHECK_EVERY, sending.as_mut()).await {
+        let answered = poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Some(sent)),
+            Poll::Pending => exchange.wait.poll(cx).map(|()| None),
+        });
+        if let Some(sent) = answered.await {
             return sent.map_err(Failure::Unsent);
         }
-        // A second without `100 Continue`: the client is told to go on (RFC 9110 §10.1.1).
-        if let Some(gate) = gate {
+        let now = Instant::now();
+        if let Some(gate) = gate
+            && now.duration_since(began) >= CONTINUE_AFTER
+        {
             gate.open();
         }
-        let now = Instant::now();
         exchange
             .recheck(now)
             .map_err(|code| Failure::Refused(Refusal::new(code, "the capability no longer allows this")))?;

@@ -10,6 +10,7 @@
 
 mod authenticate;
 mod authorize;
+mod beat;
 mod body;
 mod carry;
 mod coding;
@@ -23,6 +24,7 @@ mod holding;
 mod hop;
 mod inbound;
 mod inspect;
+mod keep;
 mod limits;
 mod live;
 mod metrics;

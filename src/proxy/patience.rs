@@ -11,13 +11,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
+use super::beat::{Beat, Wait};
 use super::tunnel::Tunnel;
 
 tokio::task_local! {
@@ -119,14 +119,14 @@ impl Buf for Piece {
 }
 
 /// The streams of one connection. Cloning shares.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Streams {
     unread: Duration,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
 struct Shared {
+    beat: Arc<Beat>,
     running: AtomicUsize,
     begun: AtomicUsize,
     /// The client leaves the end of an answer where it is.
@@ -136,8 +136,15 @@ struct Shared {
 
 impl Streams {
     /// `unread` is how long a client may take nothing of an answer.
-    pub(super) fn new(unread: Duration) -> Self {
-        Self { unread, shared: Arc::default() }
+    pub(super) fn new(unread: Duration, beat: &Arc<Beat>) -> Self {
+        let shared = Shared {
+            beat: Arc::clone(beat),
+            running: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
+            connection: AtomicWaker::new(),
+        };
+        Self { unread, shared: Arc::new(shared) }
     }
 
     /// Ends when the client leaves the end of an answer where it is.
@@ -185,11 +192,11 @@ impl Drop for Running {
     }
 }
 
-/// A wait for the client.
+/// A wait for the client, looked at with each beat of the connection.
 struct Waiting {
-    until: Pin<Box<Sleep>>,
-    /// [`Owed::moves`] when it began.
-    moves: u32,
+    wait: Wait,
+    /// The first look, and [`Owed::moves`] at it; nearly every wait is over before.
+    since: Option<(Instant, u32)>,
 }
 
 pin_project! {
@@ -198,7 +205,6 @@ pin_project! {
         #[pin]
         stream: Option<F>,
         owed: Arc<Owed>,
-        // Kept once there was one: most waits are short, and a timer for each would cost more than they do.
         waiting: Option<Waiting>,
         streams: Running,
     }
@@ -223,17 +229,21 @@ impl<F: Future<Output = ()>> Future for Patient<F> {
             }
         }
         let streams = &this.streams.0;
-        let moves = this.owed.moves.load(Ordering::Relaxed);
         let waiting =
-            this.waiting.get_or_insert_with(|| Waiting { until: Box::pin(tokio::time::sleep(streams.unread)), moves });
+            this.waiting.get_or_insert_with(|| Waiting { wait: Wait::new(&streams.shared.beat), since: None });
         loop {
-            if waiting.until.as_mut().poll(cx).is_pending() {
+            if waiting.wait.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if moves == waiting.moves {
-                break;
+            let (now, moves) = (Instant::now(), this.owed.moves.load(Ordering::Relaxed));
+            match waiting.since {
+                Some((since, then)) if moves == then => {
+                    if now.duration_since(since) >= streams.unread {
+                        break;
+                    }
+                }
+                _ => waiting.since = Some((now, moves)),
             }
-            *waiting = Waiting { until: Box::pin(tokio::time::sleep(streams.unread)), moves };
         }
         if this.stream.is_none() {
             streams.shared.unread.store(true, Ordering::Release);

@@ -3,7 +3,7 @@
 //! The last byte of content leaves only after the journal has the outcome, so whoever has the whole of an answer can
 //! find its line. Over HTTP/2 an upstream can say that its stream ends long after the content that `Content-Length`
 //! promised; the client has it all by then, so the content counts. While bytes flow, or do not, authority is looked at
-//! again every second.
+//! again at each beat of the client's connection (`beat`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
+use super::beat::{self, Wait};
 use super::body::{Cut, Reply, Uplink};
 use super::coding::BadCoding;
 use super::exchange::{Exchange, Refused};
@@ -29,8 +29,8 @@ use crate::net::pool::Connection;
 use crate::policy::Code;
 
 /// How often a live exchange is looked at.
-pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long trailers may follow content that is whole.
+pub(super) const RECHECK_EVERY: Duration = beat::EVERY;
+/// How long trailers may follow content that is whole; a beat longer at most.
 const TRAILERS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Answered {
@@ -89,12 +89,16 @@ pub(crate) struct Relay {
     filter: Option<Filter>,
     /// Taken when the outcome is recorded.
     live: Option<Live>,
-    /// The outcome is recorded, the content is out, and the stream has not ended: trailers may follow.
-    trailing: bool,
+    trailing: Option<Box<Trailing>>,
     /// The last frame of content, held until the disk has the outcome; only where the journal is asked to wait.
     held: Option<Box<(Settle, Option<Frame<Bytes>>)>>,
     status: StatusCode,
-    tick: Option<Pin<Box<Sleep>>>,
+}
+
+/// The outcome is recorded, the content is out, and the stream has not ended: trailers may follow.
+struct Trailing {
+    since: Instant,
+    wait: Wait,
 }
 
 struct Live {
@@ -112,7 +116,7 @@ impl Relay {
     ) -> Self {
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, filter, live, trailing: false, held: None, status, tick: None };
+        let mut relay = Self { inner, filter, live, trailing: None, held: None, status };
         if is_head_alone || has_all_content(&relay.inner) {
             // Whoever sends the head waits for the disk: nothing else is left to hold back.
             drop(relay.finish());
@@ -140,8 +144,8 @@ impl Relay {
         if let Some((view, connection)) = connection {
             view.shelf().give(connection);
         }
-        self.trailing = !self.inner.is_end_stream();
-        self.tick = None;
+        self.trailing = (!self.inner.is_end_stream())
+            .then(|| Box::new(Trailing { since: exchange.seen(), wait: Wait::new(&exchange.tunnel.beat) }));
         exchange.allowed(self.status);
         tunnel.and_then(|tunnel| tunnel.recorder.settle())
     }
@@ -167,7 +171,7 @@ impl Relay {
         match settled {
             Ok(()) => Poll::Ready(frame.map(Ok)),
             Err(unavailable) => {
-                self.trailing = false;
+                self.trailing = None;
                 Poll::Ready(Some(Err(unavailable.into())))
             }
         }
@@ -180,11 +184,11 @@ impl Relay {
         Poll::Ready(Some(Err(why)))
     }
 
-    /// Looks at authority again when a second has passed since the last time.
-    fn recheck(&mut self, now: Instant) -> Result<(), Code> {
-        let Some(live) = &mut self.live else { return Ok(()) };
-        live.exchange.recheck(now)?;
-        if let Some((filter, scrubbing)) = self.filter.as_mut().zip(live.exchange.view().scrubbing()) {
+    /// Looks at authority again. While frames pass, when a second has passed since the last time.
+    fn recheck(&mut self, now: Instant, passes: bool) -> Result<(), Code> {
+        let Some(Live { exchange, .. }) = &mut self.live else { return Ok(()) };
+        if passes { exchange.recheck_now_and_then(now) } else { exchange.recheck(now) }?;
+        if let Some((filter, scrubbing)) = self.filter.as_mut().zip(exchange.view().scrubbing()) {
             filter.renew(scrubbing);
         }
         Ok(())
@@ -221,7 +225,7 @@ impl Relay {
                     return self.hold(settle, None, cx);
                 }
                 (Poll::Ready(Some(Err(error))), _) => return self.cut(Code::UpstreamProtocol, error.into()),
-                (Poll::Pending, _) => return self.poll_tick(cx),
+                (Poll::Pending, _) => return self.poll_beat(cx),
             }
         }
     }
@@ -237,8 +241,7 @@ impl Relay {
 
     fn pass(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let now = self.see();
-        self.tick = None;
-        if let Err(code) = self.recheck(now) {
+        if let Err(code) = self.recheck(now, true) {
             return self.cut(code, "the capability no longer allows this".into());
         }
         let length = frame.data_ref().map_or(0, Bytes::len);
@@ -254,14 +257,17 @@ impl Relay {
 
     /// What follows content that is whole. An upstream that says nothing more is not waited for.
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        while self.trailing {
-            let next = Pin::new(&mut self.inner).poll_frame(cx);
-            let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(TRAILERS_WITHIN)));
-            match next {
-                Poll::Pending if tick.as_mut().poll(cx).is_pending() => return Poll::Pending,
+        while let Some(trailing) = &mut self.trailing {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    ready!(trailing.wait.poll(cx));
+                    if trailing.since.elapsed() >= TRAILERS_WITHIN {
+                        self.trailing = None;
+                    }
+                }
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                     let mut frame = cleaned(frame);
-                    self.trailing = false;
+                    self.trailing = None;
                     if let Some((filter, trailers)) = self.filter.as_ref().zip(frame.trailers_mut()) {
                         filter.trailers(trailers);
                     }
@@ -269,34 +275,29 @@ impl Relay {
                 }
                 // No content can be left; an empty frame says nothing.
                 Poll::Ready(Some(Ok(_))) => {}
-                _ => self.trailing = false,
+                Poll::Ready(_) => self.trailing = None,
             }
         }
         Poll::Ready(None)
     }
 
-    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    /// Nothing comes: what is looked at meanwhile.
+    fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         loop {
-            let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(RECHECK_EVERY)));
-            if tick.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.tick = None;
-            let now = Instant::now();
-            if let Err(code) = self.recheck(now) {
+            let Some(Live { exchange, .. }) = &mut self.live else { return Poll::Pending };
+            ready!(exchange.wait.poll(cx));
+            let (now, seen, patience) = (Instant::now(), exchange.seen(), exchange.tunnel.who.proxy.limits.answer_idle);
+            if let Err(code) = self.recheck(now, false) {
                 return self.cut(code, "the capability no longer allows this".into());
             }
-            let silent = self.live.as_ref().is_some_and(|Live { exchange, .. }| {
-                now.duration_since(exchange.seen()) > exchange.tunnel.who.proxy.limits.answer_idle
-            });
-            if silent {
+            if now.duration_since(seen) > patience {
                 return self.cut(Code::UpstreamTimeout, "the upstream fell silent".into());
             }
         }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.live.is_none() && self.held.is_none() && !self.trailing
+        self.live.is_none() && self.held.is_none() && self.trailing.is_none()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

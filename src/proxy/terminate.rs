@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -17,8 +17,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 
 use super::authenticate::Authenticated;
+use super::beat::Beat;
 use super::connect::http1;
 use super::hello::Hello;
+use super::keep::{Bounds, keep};
 use super::patience::Streams;
 use super::respond::Refusal;
 use super::tunnel::Tunnel;
@@ -82,7 +84,8 @@ async fn begin(authenticated: Authenticated, target: Target, upgrade: OnUpgrade,
     }
     let snapshot = authenticated.proxy.live.snapshot();
     if snapshot.speaks_http(&target) {
-        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot));
+        let beat = Beat::alone(Instant::now());
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, beat));
         return Some(serve_http1(&tunnel, stream, drain));
     }
     let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
@@ -145,7 +148,9 @@ async fn terminate(
     };
     let (authenticated, target, tls, preface) = tokio::time::timeout(patience, shaking).await.ok()??;
     let snapshot = authenticated.proxy.live.snapshot();
-    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot));
+    let now = Instant::now();
+    let beat = if preface.is_some() { Beat::shared(now) } else { Beat::alone(now) };
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot, beat));
     Some(match preface {
         Some(preface) => serve_http2(&tunnel, Rewind::new(preface, tls), drain),
         None => serve_http1(&tunnel, tls, drain),
@@ -171,9 +176,9 @@ where
             })
         })
     };
-    let connection = http1(&tunnel.who.proxy).serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let mut connection = Box::pin(connection);
-    let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
+    let end = kept(tunnel, Some(tunnel.who.proxy.limits.client_idle));
     let ask = UpgradeableConnection::graceful_shutdown;
     Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), end).await })
 }
@@ -189,7 +194,7 @@ where
         })
     };
     let limits = &tunnel.who.proxy.limits;
-    let (streams, client_idle) = (Streams::new(limits.unread), limits.client_idle);
+    let (streams, client_idle) = (Streams::new(limits.unread, &tunnel.beat), limits.client_idle);
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -201,12 +206,18 @@ where
         .keep_alive_timeout(PING_WITHIN)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = Box::pin(connection);
-    let end = tokio::time::sleep_until(tunnel.deadline(UnixSeconds::now()).into());
+    let kept = kept(tunnel, None);
     Box::pin(async move {
         let end = async {
-            tokio::select! { () = end => {}, () = streams.unread() => {} }
+            tokio::select! { () = kept => {}, () = streams.unread() => {} }
         };
         let idle = streams.idle(client_idle);
         drain.finish(connection.as_mut(), http2::Connection::graceful_shutdown, idle, end).await;
     })
+}
+
+/// Ends when the tunnel has to. How long it idles over HTTP/2 is known to its streams alone.
+fn kept(tunnel: &Tunnel, idle: Option<Duration>) -> impl Future<Output = ()> + use<> {
+    let end = Some(tunnel.deadline(UnixSeconds::now()));
+    keep(Arc::clone(&tunnel.beat), Bounds { end, idle })
 }

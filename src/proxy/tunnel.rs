@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use ulid::Ulid;
 
 use super::authenticate::Authenticated;
+use super::beat::Beat;
 use super::live::Snapshot;
 use super::view::View;
 use crate::audit::Recorder;
@@ -20,6 +21,8 @@ pub(crate) struct Tunnel {
     pub(super) target: Target,
     pub(super) scheme: Scheme,
     pub(super) recorder: Recorder,
+    /// Of the client's connection.
+    pub(super) beat: Arc<Beat>,
     /// Of the newest snapshot that a request has seen.
     view: ArcSwap<View>,
     /// Request ids are drawn from here, so that no request asks the system for randomness.
@@ -27,10 +30,16 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(who: Authenticated, target: Target, scheme: Scheme, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn new(
+        who: Authenticated,
+        target: Target,
+        scheme: Scheme,
+        snapshot: Arc<Snapshot>,
+        beat: Arc<Beat>,
+    ) -> Self {
         let view = ArcSwap::from_pointee(View::new(snapshot, &who, scheme, &target));
         let recorder = who.proxy.journal.recorder();
-        Self { who, target, scheme, recorder, view, id_next: AtomicU64::new(0) }
+        Self { who, target, scheme, recorder, beat, view, id_next: AtomicU64::new(0) }
     }
 
     /// What the current snapshot says of the destination.
