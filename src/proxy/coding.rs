@@ -7,7 +7,7 @@ use bytes::Bytes;
 use compression_codecs::core::util::{PartialBuffer, WriteBuffer};
 use compression_codecs::zstd::params::DParameter;
 use compression_codecs::{BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::policy::Code;
 
@@ -39,6 +39,9 @@ pub(super) enum BadCoding {
     /// It holds the secret where it cannot be taken out.
     #[error("the answer holds the secret in compressed form")]
     Echo,
+    /// It is in a form that cannot be scanned.
+    #[error("the answer cannot be scanned for the secret")]
+    Unreadable,
 }
 
 impl BadCoding {
@@ -46,7 +49,7 @@ impl BadCoding {
     pub(super) const fn code(self) -> Code {
         match self {
             Self::Broken => Code::UpstreamProtocol,
-            Self::Echo => Code::BodyUnreadable,
+            Self::Echo | Self::Unreadable => Code::BodyUnreadable,
         }
     }
 }
@@ -54,8 +57,13 @@ impl BadCoding {
 impl Coding {
     /// The one coding of an answer; `None` when it has none.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, UnknownCoding> {
+        Self::only(headers.get_all(header::CONTENT_ENCODING))
+    }
+
+    /// The one coding that these values name.
+    pub(super) fn only<'v>(values: impl IntoIterator<Item = &'v HeaderValue>) -> Result<Option<Self>, UnknownCoding> {
         let mut only = None;
-        for value in headers.get_all(header::CONTENT_ENCODING) {
+        for value in values {
             for name in value.to_str().map_err(|_| UnknownCoding)?.split(',') {
                 let coding = match name.trim().to_ascii_lowercase().as_str() {
                     "" | "identity" => continue,
@@ -287,7 +295,7 @@ mod tests {
     #[test]
     fn one_known_coding_or_none() {
         let of = |value: &'static str| {
-            let headers = [(header::CONTENT_ENCODING, http::HeaderValue::from_static(value))].into_iter().collect();
+            let headers = [(header::CONTENT_ENCODING, HeaderValue::from_static(value))].into_iter().collect();
             Coding::of(&headers)
         };
         assert_eq!(of("gzip"), Ok(Some(Coding::Gzip)));

@@ -27,6 +27,7 @@ mod inspect;
 mod keep;
 mod limits;
 mod live;
+mod messages;
 mod metrics;
 mod passthrough;
 mod patience;
@@ -39,6 +40,7 @@ mod terminate;
 mod tunnel;
 mod upgrade;
 mod view;
+mod zstd_blocks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -41,7 +41,7 @@ impl Refusal {
     }
 
     /// An answer that cannot be scanned for the secret.
-    pub(super) fn unreadable_answer(detail: &str) -> Self {
+    pub(super) fn unreadable_answer(detail: impl Into<String>) -> Self {
         Self { status: Some(StatusCode::BAD_GATEWAY), ..Self::new(Code::BodyUnreadable, detail) }
     }
 

@@ -9,14 +9,13 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
-use super::coding::{BadCoding, Coding, Decoder};
-use super::inspect::{Inspection, Look};
+use super::coding::{BadCoding, Coding, Decoder, UnknownCoding};
+use super::inspect::{Inspection, Kind, Look};
+use super::messages::{self, Messages, Part};
 use super::respond::Refusal;
 use crate::credential::{Format, Scrubber, Sealer, TokenNames};
 use crate::service::{Scrubbing, Tokens};
 
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// Fields with which a client asks for parts of an answer, or for what is like one (RFC 9110 §14.2, RFC 3229).
@@ -37,7 +36,9 @@ pub(super) fn ask_readable(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     }
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
-    headers.remove(GRPC_ACCEPT_ENCODING);
+    for name in &messages::ACCEPTED {
+        headers.remove(name);
+    }
     if !scrubbing.answers.ranges {
         for name in &PARTS {
             headers.remove(name);
@@ -77,24 +78,19 @@ pub(super) fn answer(
     let sealer = seal(scrubbing, tokens, headers);
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     let coding = Coding::of(headers);
-    if matches!(coding, Ok(Some(_))) {
+    let is_coded = matches!(coding, Ok(Some(_)));
+    let reading = match coding {
+        _ if !has_content => Reading::Plain,
+        _ if is_transfer_coded => Reading::unreadable(scrubbing, "the answer's transfer is")?,
+        Err(UnknownCoding) => Reading::unreadable(scrubbing, "the answer is")?,
+        Ok(coding) => Reading::of_messages(scrubbing, headers, coding)?,
+    };
+    if is_coded && !matches!(reading, Reading::Not) {
         // What goes on is decoded, also where only its head was asked for.
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_RANGES);
     }
-    let reading = match (coding, is_transfer_coded || is_compressed_grpc(headers)) {
-        _ if !has_content => Reading::Plain,
-        (Ok(None), false) => Reading::Plain,
-        (Ok(Some(coding)), false) => Reading::Coded(Box::new(Decoder::new(coding))),
-        _ if scrubbing.answers.unreadable => Reading::Not,
-        (Err(_), _) => return Err(Refusal::unreadable_answer("the answer is in a coding that cannot be scanned")),
-        (Ok(_), true) => {
-            return Err(Refusal::unreadable_answer(
-                "the answer's messages, or its transfer, are in a coding that cannot be scanned",
-            ));
-        }
-    };
     let sealer = sealer.filter(|_| !matches!(reading, Reading::Not));
     Ok(Filter::new(scrubbing.clone(), reading, sealer))
 }
@@ -108,7 +104,7 @@ fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut H
         Tokens::Pass => return None,
     };
     let format = format(headers, tokens.is_some());
-    let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format);
+    let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format, tokens.is_some());
     for (name, value) in headers.iter_mut() {
         let sealed = match *name {
             header::LOCATION => sealer.seal(value.as_bytes(), Format::Uri),
@@ -153,10 +149,6 @@ fn replace(value: &mut HeaderValue, clean: Option<Vec<u8>>) {
     }
 }
 
-fn is_compressed_grpc(headers: &HeaderMap) -> bool {
-    headers.get(GRPC_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
 /// A body on its way through decoder and scrubber.
 pub(super) struct Filter {
     scrubbing: Scrubbing,
@@ -167,6 +159,8 @@ pub(super) struct Filter {
     /// Of a body that is compressed without saying so.
     inspection: Option<Box<Inspection>>,
     unsealable: bool,
+    /// The first bytes, too few to tell what they begin.
+    first: Option<Bytes>,
     begun: bool,
     busy: bool,
     /// Out of the scrubber, and not yet a frame.
@@ -187,8 +181,38 @@ pub(super) struct Filter {
 enum Reading {
     Plain,
     Coded(Box<Decoder>),
+    Messages(Box<Messages>),
     /// It passes as it is: its service says so.
     Not,
+}
+
+impl Reading {
+    /// Of a body in this coding, or in none, which may be made of messages.
+    fn of_messages(scrubbing: &Scrubbing, headers: &mut HeaderMap, coding: Option<Coding>) -> Result<Self, Refusal> {
+        let of_messages = messages::of(headers);
+        let messages = match (of_messages, messages::coding(headers), coding) {
+            (None, Ok(None), None) => return Ok(Self::Plain),
+            (None, Ok(None), Some(coding)) => return Ok(Self::Coded(Box::new(Decoder::new(coding)))),
+            (Some(Ok(messages)), _, None) => messages,
+            // A coding in another, one that nobody knows, or of messages that are none.
+            _ => return Self::unreadable(scrubbing, "the answer's messages are"),
+        };
+        if messages.is_some() {
+            headers.remove(header::CONTENT_LENGTH);
+            for name in &messages::ENCODINGS {
+                headers.remove(name);
+            }
+        }
+        Ok(Self::Messages(Box::new(Messages::new(messages, scrubbing.answers.unreadable))))
+    }
+
+    /// Of a body that cannot be read, where the service lets it pass.
+    fn unreadable(scrubbing: &Scrubbing, what: &str) -> Result<Self, Refusal> {
+        if scrubbing.answers.unreadable {
+            return Ok(Self::Not);
+        }
+        Err(Refusal::unreadable_answer(format!("{what} in a coding that cannot be scanned")))
+    }
 }
 
 impl Filter {
@@ -201,6 +225,7 @@ impl Filter {
             sealer,
             inspection: None,
             unsealable: false,
+            first: None,
             begun: false,
             busy: false,
             ready: None,
@@ -221,6 +246,7 @@ impl Filter {
                 match &mut self.reading {
                     Reading::Plain => self.push_plain(data, last),
                     Reading::Coded(decoder) => decoder.push(data),
+                    Reading::Messages(messages) => messages.push(data),
                     Reading::Not => self.ready = Some(data),
                 }
             }
@@ -232,12 +258,30 @@ impl Filter {
     }
 
     fn push_plain(&mut self, data: Bytes, last: bool) {
-        if !self.begun && !self.scrubbing.answers.unreadable {
-            self.inspection = Inspection::of(&data, &self.scrubbing.patterns).map(Box::new);
-            // What says that it is JSON and is none cannot be sealed.
-            self.unsealable = self.inspection.is_some() && self.sealer.as_ref().is_some_and(|s| s.reads_body());
+        if data.is_empty() || self.begun || self.scrubbing.answers.unreadable {
+            return self.read_plain(data, last);
         }
-        self.begun |= !data.is_empty();
+        let first = match self.first.take() {
+            Some(first) => [first, data].concat().into(),
+            None => data,
+        };
+        match Kind::of(&first) {
+            Kind::Unknown if !last => {
+                self.first = Some(first);
+                return;
+            }
+            Kind::Coded(coding) => {
+                self.inspection = Some(Box::new(Inspection::new(coding, &self.scrubbing.patterns)));
+            }
+            Kind::Unknown | Kind::Other => {}
+        }
+        self.begun = true;
+        // What says that it is JSON and is none cannot be sealed.
+        self.unsealable = self.inspection.is_some() && self.sealer.as_ref().is_some_and(|sealer| sealer.is_certain());
+        self.read_plain(first, last);
+    }
+
+    fn read_plain(&mut self, data: Bytes, last: bool) {
         self.ready = match &mut self.inspection {
             Some(inspection) => {
                 inspection.push(data);
@@ -271,7 +315,11 @@ impl Filter {
     fn make(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
         self.busy = false;
         if self.unsealable {
-            return Err(BadCoding::Echo);
+            return Err(BadCoding::Unreadable);
+        }
+        if let Some(first) = self.first.take_if(|_| self.ended) {
+            self.begun = true;
+            self.read_plain(first, true);
         }
         loop {
             if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
@@ -301,6 +349,16 @@ impl Filter {
                 self.ready = self.scrubber.push(piece);
                 continue;
             }
+            if let Reading::Messages(messages) = &mut self.reading
+                && let Some(part) = messages.next()?
+            {
+                self.ready = match part {
+                    Part::Head(head) => self.scrubber.push_between(head),
+                    Part::Text(text) => self.scrubber.push(text),
+                    Part::End => self.scrubber.finish(),
+                };
+                continue;
+            }
             if !self.ended {
                 return Ok(None);
             }
@@ -315,10 +373,14 @@ impl Filter {
                 }));
             }
             self.exhausted = true;
-            if let Reading::Coded(decoder) = &self.reading {
-                decoder.finish()?;
-            }
-            self.ready = self.scrubber.finish();
+            self.ready = match &mut self.reading {
+                Reading::Coded(decoder) => decoder.finish().map(|()| self.scrubber.finish())?,
+                Reading::Messages(messages) => {
+                    let rest = messages.finish()?;
+                    rest.and_then(|rest| self.scrubber.push_between(rest)).or_else(|| self.scrubber.finish())
+                }
+                Reading::Plain | Reading::Not => self.scrubber.finish(),
+            };
         }
     }
 
@@ -355,7 +417,7 @@ impl Filter {
     /// How much is still to be given out when so much is still to come in.
     pub(super) fn size_hint(&self, left: u64) -> SizeHint {
         match self.reading {
-            Reading::Coded(_) => SizeHint::default(),
+            Reading::Coded(_) | Reading::Messages(_) => SizeHint::default(),
             Reading::Plain | Reading::Not => SizeHint::with_exact(left + self.pending),
         }
     }

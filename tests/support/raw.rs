@@ -82,6 +82,8 @@ async fn accept_all(
 ) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else { continue };
+        // Each step is a write of its own, at once.
+        let _ = tcp.set_nodelay(true);
         let (tls, steps, read, go) = (tls.clone(), steps.clone(), read.clone(), go.clone());
         tokio::spawn(async move {
             match tls {

@@ -35,23 +35,32 @@ pub struct Sealer {
     service: Arc<str>,
     /// `None`: the body is not read, but looked through for what its head had.
     reader: Option<Reader>,
+    certain: bool,
     learned: Vec<Arc<Patterns>>,
     scrubbers: Vec<Scrubber>,
     ready: VecDeque<Bytes>,
 }
 
 impl Sealer {
-    /// For an answer of this service whose body is in `format`.
+    /// For an answer of this service whose body is in `format`. `marked`: the service says that it holds tokens.
     #[must_use]
-    pub fn new(names: Arc<TokenNames>, service: Arc<str>, format: Option<Format>) -> Self {
+    pub fn new(names: Arc<TokenNames>, service: Arc<str>, format: Option<Format>, marked: bool) -> Self {
         let reader = format.map(Reader::new);
-        Self { names, service, reader, learned: Vec::new(), scrubbers: Vec::new(), ready: VecDeque::new() }
+        let certain = marked || matches!(format, Some(Format::Json | Format::Form));
+        Self { names, service, reader, certain, learned: Vec::new(), scrubbers: Vec::new(), ready: VecDeque::new() }
     }
 
     /// Whether the body is read for members that hold tokens.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.reader.is_some()
+    }
+
+    /// Whether the body says that it is in a form which may hold tokens, or the service says so (`marked`): it must not
+    /// hide what it is then.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.certain
     }
 
     /// Whether a token was sealed and is looked for.

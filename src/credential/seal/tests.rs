@@ -3,7 +3,7 @@ use super::*;
 const TOKEN: &str = "ya29.a0AfH6SMBx3kf9QmZx71TtPw0aVb5Lr8Ys";
 
 fn sealer(format: Format) -> Sealer {
-    Sealer::new(Arc::new(TokenNames::oauth()), "acme".into(), Some(format))
+    Sealer::new(Arc::new(TokenNames::oauth()), "acme".into(), Some(format), false)
 }
 
 fn passed(format: Format, text: &[u8], part: usize) -> Vec<u8> {
@@ -102,7 +102,7 @@ fn a_value_without_an_end_or_too_long_is_masked() {
 #[test]
 fn names_that_a_service_gives_are_sealed_too() {
     let names = TokenNames::oauth().with("token").expect("a name");
-    let mut sealer = Sealer::new(Arc::new(names), "acme".into(), None);
+    let mut sealer = Sealer::new(Arc::new(names), "acme".into(), None, true);
     let sealed = sealer.seal(format!("{{\"token\": \"{TOKEN}\"}}").as_bytes(), Format::Json).expect("sealed");
     assert_eq!(sealed, format!("{{\"token\": \"{}\"}}", stand_in_of(TOKEN)).into_bytes());
     assert!(sealer.scrub(format!("a {TOKEN}").as_bytes()).is_some() && sealer.scrub(b"a").is_none());
