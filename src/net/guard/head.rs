@@ -11,6 +11,8 @@ pub(super) const TUNNEL_HEAD_BYTES_MAX: usize = 96 * 1024;
 const TARGET_BYTES_MAX: usize = 64 * 1024 - 2;
 /// A head has at most this many fields.
 pub const HEADERS_MAX: usize = 128;
+/// A field's name is at most this many bytes; `http::HeaderName` takes no more than 64 KiB.
+const NAME_BYTES_MAX: usize = 1024;
 /// A content length has at most this many digits: below 10^18, so no sum overflows.
 const LENGTH_DIGITS_MAX: usize = 18;
 
@@ -119,6 +121,9 @@ impl Announced {
     fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Violation> {
         let mut announced = Self::default();
         for field in fields {
+            if field.name.len() > NAME_BYTES_MAX {
+                return Err(Violation::HeadTooLarge);
+            }
             if field.name.eq_ignore_ascii_case("content-length") {
                 if announced.length.replace(content_length(field.value)?).is_some() {
                     return Err(Violation::Framing);
