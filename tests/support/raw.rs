@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +26,8 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// Waits for [`RawOrigin::go`].
     Wait,
+    /// Closes it without a word, also in TLS.
+    Drop,
     /// Keeps the connection open, reading and dropping what comes, until the peer closes it.
     UntilClosed,
 }
@@ -46,6 +49,11 @@ impl RawOrigin {
     /// The same with HTTP/2 agreed on: what is played are frames.
     pub(crate) fn https_h2(ca: &TestCa, names: &[&str], steps: Vec<Step>) -> Self {
         Self::start(Some(TlsAcceptor::from(ca.server(names, Alpn::H2))), steps)
+    }
+
+    /// The same with TLS of the test's own making.
+    pub(crate) fn https_with(config: Arc<ServerConfig>, steps: Vec<Step>) -> Self {
+        Self::start(Some(TlsAcceptor::from(config)), steps)
     }
 
     /// Plays `steps` on every connection, in clear text.
@@ -135,6 +143,7 @@ where
                 }
             }
             Step::Wait => go.notified().await,
+            Step::Drop => return,
             Step::UntilClosed => {
                 let mut dropped = [0; 4096];
                 while matches!(stream.read(&mut dropped).await, Ok(1..)) {}

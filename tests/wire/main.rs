@@ -3,18 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod authority;
+mod certificates;
 mod descriptors;
-mod floods;
 mod destinations;
+mod floods;
 mod framing;
 mod h2;
 mod hostile;
+mod liars;
 mod lifecycle;
 mod listener;
 mod names;
 mod plain;
+mod pseudo;
 mod scrub;
 mod shares;
+mod smuggling;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
