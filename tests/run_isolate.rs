@@ -620,3 +620,47 @@ fn a_variable_that_holds_a_stored_secret_is_not_passed_on() {
         ran.says("capctl: warning: ACME_LOGIN holds the secret acme-key: it is not passed to the command");
     }
 }
+
+#[test]
+fn what_is_named_is_hidden_too() {
+    let test = "what_is_named_is_hidden_too";
+    let mut hows = Vec::new();
+    if possible(test) {
+        hows.push("--isolate");
+    }
+    if landlocked(test) {
+        hows.push("--isolate=landlock");
+    }
+    for place in Place::both() {
+        let (keys, beside) = (place.env.file("keys"), place.env.file("beside"));
+        for folder in [&keys, &beside] {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("id"), "private").unwrap();
+            if let Some(user) = place.user {
+                give(folder, user);
+            }
+        }
+        let link = place.env.file("link");
+        std::os::unix::fs::symlink(&keys, &link).unwrap();
+        let script = format!(
+            "! cat '{}/id' && ! cat '{}/id' && ! touch '{}/new' && cat '{}/id'",
+            keys.display(),
+            link.display(),
+            keys.display(),
+            beside.display()
+        );
+        for how in &hows {
+            // By another name, also: what counts is what it names.
+            for named in [&keys, &link] {
+                let ran = place.run(&[how, "--hide", named.to_str().unwrap()], &script).succeeded();
+                assert_eq!(ran.stdout, "private", "{how}: {}", ran.said());
+            }
+            let twin = place.run(&[how], &format!("cat '{}/id'", keys.display()));
+            assert_eq!(twin.stdout, "private", "{how}: {}", twin.said());
+        }
+        assert_eq!(place.run(&["--isolate", "--hide", "/nowhere/at/all"], "true").code, Some(2));
+        let own = place.run(&["--isolate", "--hide", "/"], "true");
+        assert_eq!((own.code, own.stderr.contains("needs the certificates")), (Some(2), true), "{own:?}");
+        assert_eq!(place.run(&["--hide", "/tmp"], "true").code, Some(2), "without --isolate nothing would be hidden");
+    }
+}

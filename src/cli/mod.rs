@@ -102,7 +102,7 @@ enum Verb {
 }
 
 impl Verb {
-    /// Whether a secret or a private key comes into this process, and no command of another goes out of it.
+    /// Whether a secret or a private key comes into this process, and no command of the user's goes out of it.
     const fn reads_secrets(&self) -> bool {
         matches!(
             self,
@@ -114,6 +114,7 @@ impl Verb {
                 | Self::Env(_)
                 | Self::Init(_)
                 | Self::Admin(_)
+                | Self::Doctor(_)
                 | Self::Ca(_)
         )
     }

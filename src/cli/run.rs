@@ -63,6 +63,9 @@ pub(super) struct Run {
     /// Cuts the command off from every network and service but its forwarder (Linux); an error where the kernel cannot
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "namespaces")]
     isolate: Option<Isolation>,
+    /// A file or folder that an isolated command cannot see either, such as ~/.ssh; may be repeated
+    #[arg(long, value_name = "PATH", requires = "isolate")]
+    hide: Vec<PathBuf>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -79,6 +82,10 @@ enum Isolation {
 
 impl Run {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        // What is not there now, and may come later, cannot be hidden.
+        if let Some(missing) = self.hide.iter().find(|path| path.canonicalize().is_err()) {
+            return Err(Failure::usage(format!("--hide {}: it is not there", missing.display())));
+        }
         let core = process::conceal();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.map_err(|error| Failure::of(&error))?.block_on(self.supervise(home, core))
@@ -98,6 +105,10 @@ impl Run {
             .map_err(|_| Failure::new(format!("{} cannot be read", home.ca_certificate().display())))
             .map_err(|failure| failure.hint("capctl init".to_owned()))?;
         let bundle = Bundle::write(&ca_pem, home.dir()).map_err(|error| Failure::of(&error))?;
+        if let Some(hide) = self.hide.iter().find(|hide| bundle.is_in(hide)) {
+            let why = format!("--hide {}: the command needs the certificates in it", hide.display());
+            return Err(Failure::usage(why).hint("another TMPDIR puts them elsewhere".to_owned()));
+        }
 
         process::survive_file_limit().map_err(|error| Failure::of(&error))?;
         let mut signals = Signals::catch().map_err(|error| Failure::of(&error))?;
@@ -120,6 +131,7 @@ impl Run {
         let mut hidden = vec![home.dir().to_owned()];
         hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
         hidden.extend(self.holding.files());
+        hidden.extend(self.hide.iter().cloned());
         let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core, withheld };
         // The holder's key has its place.
         let _ = process::lock_memory();

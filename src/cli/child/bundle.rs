@@ -48,6 +48,12 @@ impl Bundle {
 }
 
 impl Bundle {
+    /// Whether hiding `path` would hide it too.
+    pub(in crate::cli) fn is_in(&self, path: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        real(self.folder.path()).starts_with(real(path))
+    }
+
     /// The folder, for what else this run needs.
     #[cfg(target_os = "linux")]
     pub(in crate::cli) fn folder(&self) -> &Path {
