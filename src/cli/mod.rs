@@ -19,6 +19,7 @@ mod init;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod isolate;
+mod keeper;
 mod key;
 mod manual;
 mod mint;
