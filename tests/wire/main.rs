@@ -13,6 +13,7 @@ mod hostile;
 mod liars;
 mod lifecycle;
 mod listener;
+mod memory;
 mod names;
 mod plain;
 mod pseudo;
