@@ -83,29 +83,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     fn new(root: &PrivateKey, now: UnixSeconds, shape: &Shape) -> anyhow::Result<Self> {
-        let mut key = keys::generate(Algorithm::Ed25519)?;
-        let right = |operation: &str| ("acme".to_owned(), operation.to_owned());
-        let authority = AuthorityBlock {
-            holder: *key.public(),
-            user: Some("alice@example.com".to_owned()),
-            rights: vec![right("read"), right("write")],
-            caveats: vec![format!("check if time($time), $time < {}", now + 3 * 3600)],
-            budgets: Vec::new(),
-            rates: Vec::new(),
-        };
-        let mut capability = mint(root, 1, &authority, random::bytes()?)?;
-        for number in 1..shape.blocks {
-            let next = keys::generate(Algorithm::Ed25519)?;
-            let delegation = DelegationBlock {
-                holder: *next.public(),
-                agent: Some(format!("agent-{number}")),
-                caveats: vec![check(shape.rows); shape.checks],
-                budgets: Vec::new(),
-                rates: Vec::new(),
-            };
-            capability = delegate(&capability, &key, &delegation, random::bytes()?)?;
-            key = next;
-        }
+        let (capability, key) = chain(root, now, shape)?;
         Ok(Self { capability: capability.seal()?, key })
     }
 
@@ -115,6 +93,64 @@ impl Agent {
         let now = UnixSeconds::now();
         let proof = Proof::sign(&self.key, &self.capability.sha256(), now, 60, random::bytes()?, &context)?;
         Ok(Credentials { capability: self.capability.clone(), proof }.to_text())
+    }
+}
+
+/// A capability of this shape, not sealed, and its holder's key.
+fn chain(root: &PrivateKey, now: UnixSeconds, shape: &Shape) -> anyhow::Result<(Capability, PrivateKey)> {
+    let mut key = keys::generate(Algorithm::Ed25519)?;
+    let right = |operation: &str| ("acme".to_owned(), operation.to_owned());
+    let authority = AuthorityBlock {
+        holder: *key.public(),
+        user: Some("alice@example.com".to_owned()),
+        rights: vec![right("read"), right("write")],
+        caveats: vec![format!("check if time($time), $time < {}", now + 3 * 3600)],
+        budgets: Vec::new(),
+        rates: Vec::new(),
+    };
+    let mut capability = mint(root, 1, &authority, random::bytes()?)?;
+    for number in 1..shape.blocks {
+        let next = keys::generate(Algorithm::Ed25519)?;
+        let delegation = DelegationBlock {
+            holder: *next.public(),
+            agent: Some(format!("agent-{number}")),
+            caveats: vec![check(shape.rows); shape.checks],
+            budgets: Vec::new(),
+            rates: Vec::new(),
+        };
+        capability = delegate(&capability, &key, &delegation, random::bytes()?)?;
+        key = next;
+    }
+    Ok((capability, key))
+}
+
+/// Another authority of a home, who can make a new chain for each tunnel.
+pub(crate) struct Deep {
+    parent: Capability,
+    key: PrivateKey,
+}
+
+impl Deep {
+    /// A chain of as many blocks; its last is made anew each time.
+    pub(crate) fn new(home: &Path, blocks: u8) -> anyhow::Result<Self> {
+        let root = keys::read_private(&Home::at(home)?.root_key())?;
+        let shape = Shape { blocks: blocks.saturating_sub(1).max(1), ..Shape::default() };
+        let (parent, key) = chain(&root, UnixSeconds::now(), &shape)?;
+        Ok(Self { parent, key })
+    }
+
+    /// An agent whose chain nobody has met.
+    pub(crate) fn fresh(&self) -> anyhow::Result<Agent> {
+        let key = keys::generate(Algorithm::Ed25519)?;
+        let last = DelegationBlock {
+            holder: *key.public(),
+            agent: Some("fresh".to_owned()),
+            caveats: Vec::new(),
+            budgets: Vec::new(),
+            rates: Vec::new(),
+        };
+        let capability = delegate(&self.parent, &self.key, &last, random::bytes()?)?;
+        Ok(Agent { capability: capability.seal()?, key })
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a table is what this program is for")]
 
+mod abuse;
 mod body;
 mod counted;
 mod crowd;
@@ -71,6 +72,8 @@ enum Command {
     Grow(grow::Args),
     /// Measures active connections beside many idle tunnels
     Crowd(crowd::Args),
+    /// Measures one authority's requests beside another that takes what it can
+    Abuse(abuse::Args),
     /// One process of the bench
     #[command(hide = true)]
     Part {
@@ -87,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Part { part }) => return part.play(),
         Some(Command::Instructions(wanted)) => return wanted.count(cores),
         Some(Command::Calls) => return counted::calls(cores),
-        Some(Command::Grow(_) | Command::Crowd(_)) | None => {}
+        Some(Command::Grow(_) | Command::Crowd(_) | Command::Abuse(_)) | None => {}
     }
     if cores.shared() {
         eprintln!("only one core may be used: everything shares it, and rates and waits say little");
@@ -100,6 +103,7 @@ fn main() -> anyhow::Result<()> {
     match &command {
         Some(Command::Grow(grow)) => runtime.block_on(grow::measured(grow, &stage))?,
         Some(Command::Crowd(crowd)) => runtime.block_on(crowd::measured(crowd, &stage))?,
+        Some(Command::Abuse(abuse)) => runtime.block_on(abuse::measured(abuse, &stage))?,
         _ => {
             let lines = runtime.block_on(measured(&args, &stage));
             if let Some(file) = &args.json {

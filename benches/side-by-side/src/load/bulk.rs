@@ -68,7 +68,7 @@ async fn down(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<
     Ok(())
 }
 
-async fn up(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<()> {
+pub(crate) async fn up(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<()> {
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("https://{HOST}/v1/items/sink"))

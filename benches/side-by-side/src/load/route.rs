@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::{self, AnyBody};
+use crate::home::Agent;
 use crate::origin::ANSWER;
 use crate::rows::Running;
 use crate::stage::{self, HOST, INJECTED, PLACEHOLDER};
@@ -29,6 +30,8 @@ const HEAD_BYTES_MAX: usize = 4096;
 /// A client of one row.
 pub(crate) struct Route {
     running: Rc<Running>,
+    /// Who proves itself, where it is not the row's own agent.
+    agent: Option<Agent>,
     h1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
 }
@@ -45,7 +48,13 @@ impl Route {
             config.alpn_protocols = alpn;
             Arc::new(config)
         };
-        Ok(Self { running: Rc::clone(running), h1: offering(stage::alpn(false)), h2: offering(vec![b"h2".to_vec()]) })
+        let (h1, h2) = (offering(stage::alpn(false)), offering(vec![b"h2".to_vec()]));
+        Ok(Self { running: Rc::clone(running), agent: None, h1, h2 })
+    }
+
+    /// The same for another agent.
+    pub(crate) fn of(running: &Rc<Running>, agent: Agent) -> anyhow::Result<Self> {
+        Ok(Self { agent: Some(agent), ..Self::new(running, false)? })
     }
 
     /// An HTTP/1.1 connection to `host`, in a tunnel of its own.
@@ -78,7 +87,7 @@ impl Route {
 
     async fn tunnel(&self, mut stream: TcpStream, host: &str) -> anyhow::Result<TcpStream> {
         let target = format!("{host}:{}", self.running.port);
-        let proof = match &self.running.agent {
+        let proof = match self.agent.as_ref().or(self.running.agent.as_ref()) {
             Some(agent) => format!("Proxy-Authorization: Cap {}\r\n", agent.credentials(&target)?),
             None => String::new(),
         };

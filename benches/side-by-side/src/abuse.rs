@@ -1,0 +1,172 @@
+//! One authority that takes what it can beside another that asks at a steady rate.
+//!
+//! Each abuser offers so much work a second and no more: a proxy on one core that is asked for more than a core can do
+//! makes everybody wait, and that would say nothing of how it shares.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::home::{Deep, Shape};
+use crate::load::route::{H2, Route};
+use crate::load::{Figures, Settings, bulk, paced};
+use crate::rows::{Row, Running, Stage};
+use crate::stage::HOST;
+use crate::table;
+
+/// What an abuser does over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Abuse {
+    /// Nothing: the victim alone
+    None,
+    /// A tunnel and its handshake, for one name
+    Tunnels,
+    /// The same, each time for a name that nobody has met: a leaf to mint
+    Names,
+    /// A tunnel with a chain of 33 blocks that nobody has met
+    Chains,
+    /// A request, on one of sixteen connections of HTTP/1.1
+    Requests,
+    /// A request, each a stream of one connection of HTTP/2
+    Streams,
+    /// An upload of 4 MiB
+    Uploads,
+}
+
+/// Who, and how much.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The abusers to measure beside
+    #[arg(long, value_delimiter = ',', value_name = "ABUSE,ABUSE")]
+    only: Vec<Abuse>,
+    /// Requests of the victim in a second, on eight connections
+    #[arg(long, default_value_t = 500.0)]
+    rate: f64,
+    /// How long a window is
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// How often each figure is taken, each time on fresh instances
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+const VICTIM_CONNECTIONS: usize = 8;
+/// How many an abuser has under way: a proxy that is behind is not given more.
+const WORKERS: usize = 16;
+const UPLOAD_BYTES: u64 = 4 << 20;
+/// As many as a capability may have.
+const BLOCKS: u8 = 33;
+
+impl Abuse {
+    /// How many in a second: each a third of a core or so.
+    const fn rate(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Uploads => 100.0,
+            Self::Tunnels | Self::Names => 800.0,
+            Self::Chains => 100.0,
+            Self::Requests | Self::Streams => 8000.0,
+        }
+    }
+}
+
+/// Measures and prints one table.
+pub(crate) async fn measured(args: &Args, stage: &Stage) -> anyhow::Result<()> {
+    let all = if args.only.is_empty() { Abuse::value_variants() } else { &args.only };
+    let mut lines: Vec<(Abuse, Vec<Figures>)> = all.iter().map(|abuse| (*abuse, Vec::new())).collect();
+    for _ in 0..args.rounds.max(1) {
+        for (abuse, rounds) in &mut lines {
+            rounds.push(round(args, *abuse, stage).await.with_context(|| format!("beside {abuse:?}"))?);
+        }
+    }
+    println!(
+        "| beside | p50 µs | p99 µs | × alone | p99.9 µs | CPU of the proxy, µs for each of the victim's requests |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|");
+    let alone = table::merge(&lines[0].1).p99_us;
+    for (abuse, rounds) in &lines {
+        let figures = table::merge(rounds);
+        let ratio = figures.p99_us.zip(alone).map(|(p99, alone)| p99 / alone);
+        let cells = [figures.p50_us, figures.p99_us, ratio, figures.p999_us, figures.cpu];
+        println!("| {abuse:?} | {} |", cells.map(table::number).join(" | "));
+    }
+    println!("\nNo request of the victim failed: the first that does ends this.");
+    Ok(())
+}
+
+async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figures> {
+    let running = Rc::new(Row::Narrows.start_shaped(stage, &Shape::default())?);
+    let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: 0 };
+    let victim = Rc::new(Route::new(&running, false)?);
+    let connections = paced::opened(&victim, VICTIM_CONNECTIONS).await?;
+    let local = LocalSet::new();
+    let figures = local.run_until(async {
+        let abusing = tokio::task::spawn_local(abuse_of(abuse, Rc::clone(&running)));
+        tokio::task::yield_now().await;
+        let figures = paced::offer(&running, settings, &victim, connections, args.rate).await;
+        if abusing.is_finished() && abuse != Abuse::None {
+            abusing.await??;
+            anyhow::bail!("the abuser gave up");
+        }
+        abusing.abort();
+        figures
+    });
+    figures.await
+}
+
+/// Goes on until it is stopped; an error, when the proxy refuses it.
+async fn abuse_of(abuse: Abuse, running: Rc<Running>) -> anyhow::Result<()> {
+    let home = running.ca.parent().context("no home")?;
+    let deep = Rc::new(Deep::new(home, if abuse == Abuse::Chains { BLOCKS } else { 1 })?);
+    let route = Rc::new(Route::of(&running, deep.fresh()?)?);
+    let shared = if abuse == Abuse::Streams { Some(route.h2(HOST).await?) } else { None };
+    let every = Duration::from_secs_f64(WORKERS as f64 / abuse.rate().max(1.0));
+    let local = LocalSet::new();
+    let workers: Vec<_> = (0..if abuse == Abuse::None { 0 } else { WORKERS })
+        .map(|number| {
+            let worker =
+                Worker { number, route: Rc::clone(&route), running: Rc::clone(&running), deep: Rc::clone(&deep) };
+            local.spawn_local(worker.work(abuse, every, shared.clone()))
+        })
+        .collect();
+    local.await;
+    for worker in workers {
+        worker.await??;
+    }
+    Ok(())
+}
+
+struct Worker {
+    number: usize,
+    route: Rc<Route>,
+    running: Rc<Running>,
+    deep: Rc<Deep>,
+}
+
+impl Worker {
+    async fn work(self, abuse: Abuse, every: Duration, mut shared: Option<H2>) -> anyhow::Result<()> {
+        let authorization = self.route.authorization();
+        let mut kept = match abuse {
+            Abuse::Requests | Abuse::Uploads => Some(self.route.h1(HOST).await?),
+            _ => None,
+        };
+        let mut due = Instant::now() + every.mul_f64(self.number as f64 / WORKERS as f64);
+        for turn in 0_usize.. {
+            sleep_until(due).await;
+            match (abuse, &mut kept, &mut shared) {
+                (Abuse::Requests, Some(kept), _) => kept.ask(HOST, &authorization).await?,
+                (Abuse::Uploads, Some(kept), _) => bulk::up(kept, &self.route, UPLOAD_BYTES).await?,
+                (Abuse::Streams, _, Some(shared)) => shared.ask(&authorization).await?,
+                (Abuse::Names, ..) => drop(self.route.h1(&format!("w{}-{turn}.acme.test", self.number)).await?),
+                (Abuse::Chains, ..) => drop(Route::of(&self.running, self.deep.fresh()?)?.h1(HOST).await?),
+                _ => drop(self.route.h1(HOST).await?),
+            }
+            due = (due + every).max(Instant::now());
+        }
+        Ok(())
+    }
+}
