@@ -18,6 +18,8 @@ use crate::credential::{Patterns, Scrubber};
 const CONTROL_BYTES_MAX: u64 = 125;
 /// Two bytes, and eight of length.
 const HEAD_BYTES_MAX: usize = 10;
+/// Heads and control frames that may come while the end of a fragment is held, in bytes: five hundred pings.
+const BETWEEN_BYTES_MAX: usize = 64 * 1024;
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -33,6 +35,8 @@ pub(super) struct Frames {
     /// The head of the next frame, as much of it as is there.
     head: BytesMut,
     place: Place,
+    /// Bytes that came between parts of the text while some of it was held.
+    between: usize,
     out: VecDeque<Bytes>,
 }
 
@@ -53,7 +57,7 @@ enum Place {
 impl Frames {
     pub(super) fn new(patterns: Arc<Patterns>) -> Self {
         let scrubber = Scrubber::new(Arc::clone(&patterns));
-        Self { patterns, scrubber, head: BytesMut::new(), place: Place::Head, out: VecDeque::new() }
+        Self { patterns, scrubber, head: BytesMut::new(), place: Place::Head, between: 0, out: VecDeque::new() }
     }
 
     /// Takes what the upstream sent, however it is split.
@@ -74,7 +78,7 @@ impl Frames {
                     frame.extend_from_slice(&take(&mut bytes, left));
                     if *left == 0 {
                         let frame = std::mem::take(frame).freeze();
-                        self.control(frame);
+                        self.control(frame)?;
                     }
                 }
             }
@@ -92,7 +96,8 @@ impl Frames {
         let first = self.scrubber.finish();
         self.collect(first);
         if let Place::Control { frame, .. } = std::mem::replace(&mut self.place, Place::Head) {
-            self.control(frame.freeze());
+            // The end is said all the same.
+            let _ = self.control(frame.freeze());
         }
     }
 
@@ -126,14 +131,13 @@ impl Frames {
                 return Err(BadFrame);
             }
             if left == 0 {
-                self.control(head.freeze());
+                self.control(head.freeze())?;
             } else {
                 self.place = Place::Control { frame: head, left };
             }
             return Ok(());
         }
-        let first = self.scrubber.push_between(head.freeze());
-        self.collect(first);
+        self.between(head.freeze())?;
         self.place = Place::Data { left, last };
         if left == 0 {
             self.end_frame(last);
@@ -150,15 +154,23 @@ impl Frames {
     }
 
     /// A control frame may stand between the fragments of a message; it is a text of its own.
-    fn control(&mut self, frame: Bytes) {
+    fn control(&mut self, frame: Bytes) -> Result<(), BadFrame> {
         self.place = Place::Head;
         let clean = self.patterns.scrub(frame.get(2..).unwrap_or_default());
         let frame = match clean {
             Some(payload) => [frame.get(..2).unwrap_or_default(), &payload].concat().into(),
             None => frame,
         };
-        let first = self.scrubber.push_between(frame);
+        self.between(frame)
+    }
+
+    /// What is no part of the text waits for what is held of it, within bounds.
+    fn between(&mut self, bytes: Bytes) -> Result<(), BadFrame> {
+        let length = bytes.len();
+        let first = self.scrubber.push_between(bytes);
         self.collect(first);
+        self.between = if self.scrubber.is_idle() { 0 } else { self.between + length };
+        if self.between > BETWEEN_BYTES_MAX { Err(BadFrame) } else { Ok(()) }
     }
 }
 
@@ -302,6 +314,19 @@ mod tests {
         let sent = sent.concat();
         for part in [1, 2, 3, 17, 1000, sent.len()] {
             assert!(passed(&sent, part) == Ok(clean.concat()), "in parts of {part}");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_fragment_is_bounded() {
+        for (held, allowed) in [(&SECRET[..4], false), (&b"sk\n"[..], true)] {
+            let begun = frame(0x01, held);
+            let empty = frame(0x00, b"").repeat(BETWEEN_BYTES_MAX);
+            let pings = frame(0x89, &[0; 125]).repeat(BETWEEN_BYTES_MAX / 125);
+            for flood in [empty, pings] {
+                let sent = [&*begun, &flood].concat();
+                assert!(passed(&sent, 1000) == if allowed { Ok(sent) } else { Err(BadFrame) });
+            }
         }
     }
 

@@ -107,7 +107,9 @@ fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut H
     let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format, tokens.is_some());
     for (name, value) in headers.iter_mut() {
         let sealed = match *name {
-            header::LOCATION => sealer.seal(value.as_bytes(), Format::Uri),
+            header::LOCATION | header::CONTENT_LOCATION | header::REFRESH | header::LINK => {
+                sealer.seal(value.as_bytes(), Format::Uri)
+            }
             header::SET_COOKIE => sealer.seal(value.as_bytes(), Format::Cookie),
             _ => sealer.names(name.as_str().as_bytes()).then(|| sealer.seal_whole(value.as_bytes())),
         };
@@ -125,8 +127,14 @@ fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut H
 /// How a body says which value belongs to which name; `None` when it is no OAuth answer. RFC 6749 §5.1 has JSON; forms
 /// are older (GitHub). `marked`: the service says that it is one, whatever it says of itself.
 fn format(headers: &HeaderMap, marked: bool) -> Option<Format> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Some(Format::JsonOrForm) };
-    let value = value.to_str().unwrap_or_default();
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter().peekable();
+    if types.peek().is_none() {
+        return Some(Format::JsonOrForm);
+    }
+    types.find_map(|value| format_of(value.to_str().unwrap_or_default(), marked))
+}
+
+fn format_of(value: &str, marked: bool) -> Option<Format> {
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let is = |known: &str| media_type.eq_ignore_ascii_case(known);
     let ends = |known: &str| {

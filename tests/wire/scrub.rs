@@ -123,11 +123,12 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
         format!(
             "HTTP/1.1 201 Made {secret}\r\nX-Echo: Bearer {secret}\r\nLocation: https://x.test/?t={}&u={secret}\r\n\
              Set-Cookie: t={}; Path=/\r\nWWW-Authenticate: Bearer error=\"{secret}\"\r\nETag: \"{secret}\"\r\n\
-             X-{secret}: 1\r\nContent-Digest: sha-256=:abc=:\r\nContent-MD5: abc\r\nDigest: sha-256=abc\r\n\
+             X-{secret}: 1\r\nX-{}: 1\r\nContent-Digest: sha-256=:abc=:\r\nContent-MD5: abc\r\nDigest: sha-256=abc\r\n\
              Trailer: x-sum, repr-digest\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
              X-Sum: {secret}\r\nRepr-Digest: sha-256=:abc=:\r\n\r\n",
             secret.replace('-', "%2D"),
             hex::encode(secret),
+            hex::encode_upper(secret),
         )
         .into_bytes()
     };
@@ -153,9 +154,15 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
     assert!(trailers.contains(&format!("x-sum: {gone}")), "{trailers}");
     let all = format!("{head}{trailers}");
     assert!(!all.contains(&SECRET.to_ascii_lowercase()) && !all.contains("digest: ") && !all.contains("md5"), "{all}");
+    assert!(!all.contains(&hex::encode(SECRET)), "{all}");
     let (head, trailers) = whole(TWIN);
     let twin = TWIN.to_ascii_lowercase();
-    for field in [format!("x-echo: bearer {twin}\r\n"), format!("etag: \"{twin}\"\r\n"), format!("x-{twin}: 1\r\n")] {
+    for field in [
+        format!("x-echo: bearer {twin}\r\n"),
+        format!("etag: \"{twin}\"\r\n"),
+        format!("x-{twin}: 1\r\n"),
+        format!("x-{}: 1\r\n", hex::encode(TWIN)),
+    ] {
         assert!(head.contains(&field), "{field} in {head}");
     }
     assert!(trailers.contains(&format!("x-sum: {twin}")), "{trailers}");
@@ -407,8 +414,15 @@ fn large_answers_pass_byte_for_byte() {
 
 #[test]
 fn an_event_is_not_held_whatever_it_ends_with() {
+    // What ends a line, and a line that ends an event (WHATWG HTML §9.2.6).
+    for end in ["\n\n", "\r\r", "\r\n\r\n"] {
+        event_is_not_held(end);
+    }
+}
+
+fn event_is_not_held(end: &str) {
     let (half, rest) = SECRET.split_at(20);
-    let event = format!("data: {half}\n\n");
+    let event = format!("data: {half}{end}");
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     let chunk = |text: &str| Step::Send(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
     let world = World::raw(vec![
@@ -417,7 +431,7 @@ fn an_event_is_not_held_whatever_it_ends_with() {
         chunk(&event),
         Step::Wait,
         chunk(&format!("data: {half}")),
-        chunk(&format!("{rest}\n\n")),
+        chunk(&format!("{rest}{end}")),
         Step::Wait,
         Step::Send(b"0\r\n\r\n".to_vec()),
         Step::UntilClosed,
@@ -426,7 +440,7 @@ fn an_event_is_not_held_whatever_it_ends_with() {
     tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
     tunnel.until(&event);
     world.origin.go();
-    let masked = tunnel.until("\n\n");
+    let masked = tunnel.until(end);
     assert_eq!(masked.matches('*').count(), SECRET.len(), "{masked}");
     world.origin.go();
     tunnel.until("0\r\n\r\n");

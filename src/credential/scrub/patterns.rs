@@ -20,7 +20,7 @@ pub struct Patterns {
     pub(super) prefilter: Prefilter,
     /// By byte: the needles of which a spelling may begin with it.
     beginnings: Vec<Vec<u16>>,
-    /// The verbatim secrets, in lower case: names of fields arrive so.
+    /// Every form in lower case: names of fields arrive so.
     lower: Vec<Zeroizing<Vec<u8>>>,
     placeholder: Option<Box<[u8]>>,
     mask: u8,
@@ -43,7 +43,7 @@ impl Patterns {
         Some(Self {
             prefilter: Prefilter::new(&needles),
             beginnings: beginnings.collect(),
-            lower: secrets.iter().map(|secret| Zeroizing::new(secret.expose().to_ascii_lowercase())).collect(),
+            lower: needles.iter().map(|needle| Zeroizing::new(needle.bytes.to_ascii_lowercase())).collect(),
             placeholder: placeholder.map(|text| text.as_bytes().into()),
             mask: MASKS.iter().copied().find(|mask| !known(mask)).unwrap_or(b'*'),
             needles,
@@ -70,14 +70,15 @@ impl Patterns {
         Some(clean)
     }
 
-    /// Whether a text that lost its case holds a secret: the name of a field.
+    /// Whether a text that lost its case holds a secret in some form: the name of a field.
     #[must_use]
     pub fn is_in_name(&self, name: &str) -> bool {
         let holds = |secret: &Zeroizing<Vec<u8>>| {
             name.len() >= secret.len()
                 && name.as_bytes().windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret))
         };
-        self.lower.iter().any(holds)
+        // Names may have `%` (RFC 9110 §5.6.2), so escapes too.
+        self.lower.iter().any(holds) || self.scrub(name.as_bytes()).is_some()
     }
 
     /// As many bytes as were found.

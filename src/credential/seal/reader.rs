@@ -23,7 +23,7 @@ pub enum Format {
     Form,
     /// One of both: its first character tells.
     JsonOrForm,
-    /// A URI with a query or a fragment in form encoding (RFC 6749 §4.2.2).
+    /// A URI with a query or a fragment in form encoding (RFC 6749 §4.2.2), or several of them in a header's value.
     Uri,
     /// `Set-Cookie` (RFC 6265 §4.1).
     Cookie,
@@ -111,13 +111,13 @@ impl Reader {
         self.close()
     }
 
-    /// The first character tells JSON from a form.
+    /// The first character tells JSON from a form, which begins with a name.
     fn tell(&mut self, part: &[u8]) {
         if self.format != Format::JsonOrForm {
             return;
         }
         let Some(first) = part.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
-        let is_json = matches!(first, b'{' | b'[' | b'"');
+        let is_json = !first.is_ascii_alphanumeric() && !matches!(first, b'_' | b'%' | b'&');
         (self.format, self.place) = if is_json { (Format::Json, Place::Between) } else { (Format::Form, Place::Name) };
     }
 
@@ -179,12 +179,21 @@ impl Reader {
         self.spell(&rest[..before.unwrap_or(rest.len())]);
         let Some(before) = before else { return rest.len() };
         self.place = match rest[before] {
-            b'=' if names_token(&self.name, names, form_decoded) => Place::Token,
+            b'=' if names_token(self.pair_name(), names, form_decoded) => Place::Token,
             b'=' => Place::Other,
             _ => Place::Name,
         };
         self.name.clear();
         before + 1
+    }
+
+    /// Without what a cookie's name says of the cookie (RFC 6265bis §4.1.3).
+    fn pair_name(&self) -> &[u8] {
+        let name = &*self.name;
+        if self.format != Format::Cookie {
+            return name;
+        }
+        name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name)
     }
 
     /// How long a token's value goes on, and whether it ends there.
@@ -220,7 +229,7 @@ impl Reader {
     fn separates(&self, byte: u8) -> bool {
         match self.format {
             Format::Cookie => byte == b';',
-            Format::Uri => matches!(byte, b'&' | b'?' | b'#'),
+            Format::Uri => matches!(byte, b'&' | b'?' | b'#' | b'>' | b'"' | b';' | b',' | b' '),
             Format::Form | Format::Json | Format::JsonOrForm => matches!(byte, b'&' | b'\r' | b'\n'),
         }
     }

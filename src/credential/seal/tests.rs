@@ -73,7 +73,12 @@ fn forms_uris_and_cookies_are_sealed() {
         (Format::Form, "access_token=", "\n"),
         (Format::Uri, "https://app.test/cb?code=1#access_token=", "&token_type=bearer"),
         (Format::Uri, "/cb?access_token=", "#x"),
+        (Format::Uri, "<https://api.test/?a=1&access_token=", "&page=2>; rel=\"next\""),
+        (Format::Uri, "0; url=/cb#access_token=", ""),
         (Format::Cookie, "access_token=", "; Path=/; HttpOnly"),
+        (Format::Cookie, "__Host-access_token=", "; Secure"),
+        (Format::JsonOrForm, "\u{feff}{\"access_token\":\"", "\"}"),
+        (Format::JsonOrForm, ")]}'\n{\"access_token\":\"", "\"}"),
     ] {
         let text = format!("{before}{TOKEN}{after}");
         assert_eq!(sealed(format, &text), format!("{before}{instead}{after}"), "{format:?}");
