@@ -30,6 +30,8 @@ mod run;
 mod secret;
 mod service;
 mod terms;
+#[cfg(target_os = "linux")]
+mod transparent;
 mod usage;
 
 use std::path::PathBuf;
@@ -89,6 +91,9 @@ enum Verb {
     Ca(ca::Verb),
     #[command(subcommand)]
     Admin(admin::Verb),
+    #[cfg(target_os = "linux")]
+    #[command(subcommand)]
+    Transparent(transparent::Verb),
     Doctor(doctor::Args),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -154,6 +159,8 @@ impl Capctl {
             Verb::Audit(verb) => verb.run(&home()?),
             Verb::Ca(verb) => verb.run(&home()?),
             Verb::Admin(verb) => verb.run(&home()?),
+            #[cfg(target_os = "linux")]
+            Verb::Transparent(verb) => verb.run(home().ok().as_ref()),
             Verb::Doctor(args) => args.run(&home()?),
             Verb::Completions(args) => Ok(args.run(Self::command())),
             Verb::Man(args) => args.run(Self::command()),

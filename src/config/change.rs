@@ -15,7 +15,9 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
     note("listen", old.listen != new.listen);
     // Which capability is behind a listener may change, and what is in its files.
     let places = |config: &Config| {
-        let place = |listener: &Listener| (listener.name.clone(), listener.listen.clone(), listener.uids.clone());
+        let place = |listener: &Listener| {
+            (listener.name.clone(), listener.listen.clone(), listener.uids.clone(), listener.transparent)
+        };
         config.listeners.iter().map(place).collect::<Vec<_>>()
     };
     note("listener", places(old) != places(new));

@@ -25,6 +25,8 @@ pub struct Listener {
     pub key: PathBuf,
     /// Of a Unix socket: the users whose processes may connect. Empty: the proxy's own.
     pub uids: Vec<u32>,
+    /// Its connections are redirected ones, of clients that know no proxy.
+    pub transparent: bool,
 }
 
 /// Reads all `[[listener]]` tables; their files are added to those that a reload watches.
@@ -65,6 +67,7 @@ fn one(table: &mut Table<'_, '_>, home: &Home) -> Option<Listener> {
     let key = table.text("key").map(|field| home.resolve(field.value.as_ref()));
     let exposed = table.flag("exposed").is_some_and(|field| field.value);
     let uids = uids(table, listen.as_ref());
+    let transparent = transparent(table, listen.as_ref());
     for (key, is_there) in [
         ("name", name.is_some()),
         ("listen", at.is_some()),
@@ -85,7 +88,21 @@ fn one(table: &mut Table<'_, '_>, home: &Home) -> Option<Listener> {
         );
         table.document().report(Some(at), Some("listen"), message, None);
     }
-    Some(Listener { name: name?.value.into(), listen: listen?, capability: capability?, key: key?, uids })
+    Some(Listener { name: name?.value.into(), listen: listen?, capability: capability?, key: key?, uids, transparent })
+}
+
+fn transparent(table: &mut Table<'_, '_>, listen: Option<&Listen>) -> bool {
+    let Some(field) = table.flag("transparent").filter(|field| field.value) else { return false };
+    if !cfg!(target_os = "linux") {
+        table.problem_at("transparent", field.at, "connections are redirected on Linux only");
+    } else if let Some(Listen::Unix(_)) = listen {
+        table.problem_at(
+            "transparent",
+            field.at,
+            "a redirected connection comes over TCP: `listen` must be ADDRESS:PORT",
+        );
+    }
+    true
 }
 
 fn uids(table: &mut Table<'_, '_>, listen: Option<&Listen>) -> Vec<u32> {

@@ -129,6 +129,8 @@ impl Daemon {
         let own: Vec<SocketAddr> = listeners.filter_map(Listener::local_address).collect();
         let limits = Limits::new(config.limits, started_at);
         let dialer = Dialer::new(own, limits.dial);
+        let redirects = config.listeners.iter().any(|listener| listener.transparent);
+        let dialer = if redirects { dialer.remembering() } else { dialer };
         let audience = Arc::clone(&config.audience);
         let live = Live::new(snapshot);
         let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer });
@@ -223,9 +225,11 @@ impl Bound {
             None => None,
         };
         let mut held = Vec::new();
-        for config::Listener { name, listen: at, uids, .. } in config.listeners.iter().filter(|_| everything) {
+        for config::Listener { name, listen: at, uids, transparent, .. } in
+            config.listeners.iter().filter(|_| everything)
+        {
             let mode = if uids.is_empty() { OWNER_ONLY } else { EVERYBODY };
-            let entrance = Entrance::Bound { name: Arc::clone(name), uids: uids.clone() };
+            let entrance = Entrance::Bound { name: Arc::clone(name), uids: uids.clone(), transparent: *transparent };
             held.push((listen(at, mode).await?, entrance));
         }
         let admin = match config.admin.as_ref().filter(|_| everything) {

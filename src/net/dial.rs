@@ -1,11 +1,13 @@
 //! Dialling upstream: resolve, check every address, connect to a checked one, verify its certificate.
+#![expect(clippy::disallowed_types, reason = "not on the path of a request: once for each connection")]
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hickory_resolver::TokioResolver;
@@ -20,12 +22,16 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::address;
+use super::listener::Peer;
 use crate::request::{Host, Target};
 
 /// At most this many of a name's addresses are tried.
 const ADDRESSES_MAX: usize = 8;
 /// The next address is tried when the one before has not answered for this long (RFC 8305 §5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// A connection that is redirected to a listener of ours has been accepted, and has spoken, long before this.
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 
 /// Why an upstream could not be reached. The peer learns only the public code of the variant.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,8 @@ pub struct Dialer {
     resolver: Option<TokioResolver>,
     /// The listeners of this process: never dialled, by any name.
     own: Vec<SocketAddr>,
+    /// Where connections were dialled from lately; only where one may be redirected to a listener of ours.
+    from: Option<DashMap<SocketAddr, Instant>>,
     timeout: Duration,
 }
 
@@ -78,7 +86,28 @@ impl Dialer {
     /// are this process's listeners; `timeout` bounds resolving, connecting and TLS together.
     #[must_use]
     pub fn new(own: Vec<SocketAddr>, timeout: Duration) -> Self {
-        Self { resolver: system_resolver(), own, timeout }
+        Self { resolver: system_resolver(), own, from: None, timeout }
+    }
+
+    /// Remembers for a while where connections were dialled from, so that [`Dialer::dialled_from`] knows one that comes
+    /// back.
+    #[must_use]
+    pub fn remembering(self) -> Self {
+        Self { from: Some(DashMap::new()), ..self }
+    }
+
+    /// Whether the peer of an accepted connection is this dialler.
+    #[must_use]
+    pub fn dialled_from(&self, peer: Peer) -> bool {
+        let (Some(from), Peer::Tcp(address)) = (&self.from, peer) else { return false };
+        from.contains_key(&unmapped_socket(address))
+    }
+
+    /// Forgets connections that would have come back long ago.
+    pub fn sweep(&self, now: Instant) {
+        if let Some(from) = &self.from {
+            from.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED_FOR);
+        }
     }
 
     /// Connects to `target`. `named` says that a service names the host exactly, which is what a
@@ -128,6 +157,9 @@ impl Dialer {
         if self.is_own(&stream) {
             return Err(DialError::AddressForbidden);
         }
+        if let (Some(from), Ok(local)) = (&self.from, stream.local_addr()) {
+            from.insert(unmapped_socket(local), Instant::now());
+        }
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
@@ -166,6 +198,10 @@ fn system_resolver() -> Option<TokioResolver> {
 /// is `127.0.0.1` when `127.0.0.2` was dialled.
 fn is_here(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok() || std::net::UdpSocket::bind((address::unmapped(ip), 0)).is_ok()
+}
+
+fn unmapped_socket(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address::unmapped(address.ip()), address.port())
 }
 
 fn same_listener(own: SocketAddr, to: SocketAddr) -> bool {

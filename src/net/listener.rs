@@ -163,6 +163,37 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// The port that the client dialled, where the system's packet filter sent the connection here instead; `None` for
+    /// one that was dialled to where it arrived.
+    #[must_use]
+    pub fn original_port(&self) -> Option<u16> {
+        let Self::Tcp(stream) = self else { return None };
+        original(stream)
+            .filter(|original| stream.local_addr().is_ok_and(|local| local != *original))
+            .map(|it| it.port())
+    }
+}
+
+/// Where a redirected connection was going (`SO_ORIGINAL_DST`, netfilter).
+#[cfg(target_os = "linux")]
+fn original(stream: &TcpStream) -> Option<SocketAddr> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
+    if stream.local_addr().ok()?.is_ipv4() {
+        let to = getsockopt(stream, sockopt::OriginalDst).ok()?;
+        let ip = Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr));
+        return Some(SocketAddrV4::new(ip, u16::from_be(to.sin_port)).into());
+    }
+    let to = getsockopt(stream, sockopt::Ip6tOriginalDst).ok()?;
+    Some(SocketAddrV6::new(to.sin6_addr.s6_addr.into(), u16::from_be(to.sin6_port), 0, 0).into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn original(_: &TcpStream) -> Option<SocketAddr> {
+    None
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
 
-use super::connect::Outer;
 use super::live::Snapshot;
 use super::share::Seat;
 use super::{Entrance, Proxy};
@@ -19,6 +18,7 @@ use crate::capability::{
     verify,
 };
 use crate::clock::UnixSeconds;
+use crate::net::listener::Peer;
 use crate::policy::Code;
 use crate::request::ProofKind;
 use crate::store::random;
@@ -57,18 +57,25 @@ impl Challenge {
     }
 }
 
+/// Whose connection it is, as far as the connection itself tells.
+pub(super) struct Client {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) entrance: Arc<Entrance>,
+    pub(super) peer: Peer,
+}
+
 /// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request; on a listener that holds a capability,
 /// what the proxy proves in the client's place.
 pub(super) fn authenticate(
-    outer: &Outer,
+    client: &Client,
     snapshot: &Snapshot,
-    headers: &HeaderMap,
+    headers: Option<&HeaderMap>,
     purpose: Purpose<'_>,
 ) -> Result<Authenticated, Challenge> {
-    let Outer { proxy, entrance, peer, .. } = outer;
+    let Client { proxy, entrance, peer } = client;
     let now = UnixSeconds::now();
     let (credentials, listener) = match &**entrance {
-        Entrance::Main => (credentials(headers)?, None),
+        Entrance::Main => (credentials(headers.ok_or_else(no_credentials)?)?, None),
         Entrance::Bound { name, .. } => (held(proxy, snapshot, name, purpose, now)?, Some(&**name)),
     };
     let known = proxy.verified.get(&credentials.capability.sha256(), snapshot.roots_epoch());
@@ -119,9 +126,13 @@ fn held(
     credentials.ok_or_else(|| Challenge::new(Code::Overloaded, "no proof could be made"))
 }
 
+fn no_credentials() -> Challenge {
+    Challenge::new(Code::Missing, "no Proxy-Authorization")
+}
+
 fn credentials(headers: &HeaderMap) -> Result<Credentials, Challenge> {
     let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| Challenge::new(Code::Missing, "no Proxy-Authorization"))?;
+    let value = values.next().ok_or_else(no_credentials)?;
     if values.next().is_some() {
         return Err(Challenge::new(Code::Malformed, "more than one Proxy-Authorization"));
     }

@@ -12,13 +12,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::UpgradeableConnection;
 use hyper_util::rt::TokioIo;
 
-use super::authenticate::{Authenticated, Challenge, authenticate};
+use super::authenticate::{Authenticated, Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
 use super::keep::{Bounds, keep};
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
-use super::{Drain, Entrance, Proxy, exchange, passthrough, terminate};
+use super::{Drain, exchange, passthrough, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
@@ -30,10 +30,8 @@ use crate::store::random;
 
 /// One client's connection: what all requests on it share.
 pub(super) struct Outer {
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) entrance: Arc<Entrance>,
-    pub(super) peer: Peer,
-    pub(super) drain: Drain,
+    client: Client,
+    drain: Drain,
     guard: Arc<GuardState>,
     beat: Arc<Beat>,
     /// Somebody has, at least once, on this connection.
@@ -41,14 +39,14 @@ pub(super) struct Outer {
 }
 
 /// Serves one accepted connection until it ends, or becomes a tunnel.
-pub(super) async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, stream: Stream, peer: Peer, drain: Drain) {
+pub(super) async fn serve(client: Client, stream: Stream, drain: Drain) {
+    let proxy = Arc::clone(&client.proxy);
     let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
     let (authenticated, guard) = (AtomicBool::new(false), guarded.state());
     let beat = Beat::alone(Instant::now());
     let bounds = Bounds { end: None, idle: Some(proxy.limits.client_idle) };
     let kept = keep(Arc::clone(&beat), bounds);
-    let outer = Outer { guard, beat, authenticated, proxy, entrance, peer, drain: drain.clone() };
-    let outer = Arc::new(outer);
+    let outer = Arc::new(Outer { guard, beat, authenticated, client, drain: drain.clone() });
     let strangers_end = stranger(Arc::clone(&outer));
     let end = async move {
         tokio::select! { () = kept => {}, () = strangers_end => {} }
@@ -64,7 +62,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, stream: St
 
 /// Ends when nobody has authenticated on the connection for too long; never, where somebody has.
 async fn stranger(outer: Arc<Outer>) {
-    tokio::time::sleep(outer.proxy.limits.authenticate).await;
+    tokio::time::sleep(outer.client.proxy.limits.authenticate).await;
     if outer.authenticated.load(Ordering::Relaxed) {
         pending::<()>().await;
     }
@@ -84,7 +82,7 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
     outer.beat.rest(Instant::now());
     if let Some(violation) = outer.guard.violation() {
         let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
-        outer.proxy.metrics.refused(refusal.code);
+        outer.client.proxy.metrics.refused(refusal.code);
         return respond::refusal(&refusal, &new_id(), Style::Problem, Version::HTTP_11);
     }
     if request.method() == Method::CONNECT {
@@ -105,9 +103,9 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
 async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Response<Reply> {
     // The whole request-target: of `https://host:443` the authority alone would be another target than was sent.
     let asked = request.uri().to_string();
-    let snapshot = outer.proxy.live.snapshot();
+    let snapshot = outer.client.proxy.live.snapshot();
     let purpose = Purpose::Connect { target: &asked };
-    let authenticated = match authenticate(outer, &snapshot, request.headers(), purpose) {
+    let authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
         Ok(authenticated) => authenticated,
         Err(challenge) => return challenged(outer, &challenge),
     };
@@ -127,7 +125,8 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
         let tunnel = Arc::new(tunnel);
         return match passthrough::open(&tunnel).await {
             Ok(opened) => {
-                outer.drain.spawn(passthrough::run(opened, upgrade, outer.drain.clone()));
+                let client = async { terminate::raw(upgrade.await.ok()?) };
+                outer.drain.spawn(passthrough::run(opened, client, outer.drain.clone()));
                 Response::new(Reply::empty())
             }
             Err(refused) => refused.respond(),
@@ -141,17 +140,17 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
 async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Reply> {
     let version = request.version();
     let style = Style::of(request.headers());
-    let (scheme, target) = match destination(request.uri(), &outer.peer) {
+    let (scheme, target) = match destination(request.uri(), &outer.client.peer) {
         Ok(destination) => destination,
         Err(refusal) => {
-            outer.proxy.metrics.refused(refusal.code);
+            outer.client.proxy.metrics.refused(refusal.code);
             return respond::refusal(&refusal.closing(), &new_id(), style, version);
         }
     };
-    let snapshot = outer.proxy.live.snapshot();
+    let snapshot = outer.client.proxy.live.snapshot();
     let method = request.method().clone();
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
-    match authenticate(outer, &snapshot, request.headers(), purpose) {
+    match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
         Ok(authenticated) => {
             outer.authenticated.store(true, Ordering::Relaxed);
             let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
@@ -179,15 +178,15 @@ fn destination(uri: &Uri, peer: &Peer) -> Result<(Scheme, Target), Refusal> {
 
 /// 407 with both challenges, or 503 where the memory of used proofs is full. Clients that send nothing before a challenge (git, Java, .NET) know Basic.
 fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
-    let proxy = &outer.proxy;
+    let proxy = &outer.client.proxy;
     proxy.metrics.refused(challenge.code);
     if challenge.code != Code::Missing {
-        proxy.journal.auth_failure(outer.peer.ip(), challenge.code.as_str());
-        tracing::info!(peer = %outer.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
+        proxy.journal.auth_failure(outer.client.peer.ip(), challenge.code.as_str());
+        tracing::info!(peer = %outer.client.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
     }
     let mut response = Response::new(Reply::empty());
     *response.status_mut() = respond::status(challenge.code);
-    if outer.entrance.is_bound() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+    if outer.client.entrance.is_bound() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         // The client has no credentials that would help, and would ask for ever.
         tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
         *response.status_mut() = StatusCode::FORBIDDEN;
@@ -213,6 +212,6 @@ fn refused(authenticated: &Authenticated, target: Option<&Target>, refusal: &Ref
 }
 
 /// The id of an answer that belongs to no journalled request: for whoever asks about it.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     random::id(exchange::unix_ms()).map_or_else(|_| "-".to_owned(), |id| id.to_string())
 }

@@ -37,6 +37,7 @@ mod rewrite;
 mod share;
 mod scrub;
 mod terminate;
+mod transparent;
 mod tunnel;
 mod upgrade;
 mod view;
@@ -45,6 +46,7 @@ mod zstd_blocks;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authenticate::Client;
 use body::Uplink;
 use share::{Bounds, Shares};
 
@@ -75,6 +77,8 @@ pub enum Entrance {
         name: Arc<str>,
         /// On a Unix socket, the users whose processes are let in. Empty: the proxy's own.
         uids: Vec<u32>,
+        /// The connections are redirected ones, of clients that know no proxy.
+        transparent: bool,
     },
 }
 
@@ -150,6 +154,10 @@ impl Entrance {
         matches!(self, Self::Bound { .. })
     }
 
+    fn is_transparent(&self) -> bool {
+        matches!(self, Self::Bound { transparent: true, .. })
+    }
+
     /// Whether whoever is at the other end may come in at all.
     fn admits(&self, stream: &Stream) -> bool {
         match (self, stream) {
@@ -184,6 +192,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
             proxy.pool.sweep(swept);
+            proxy.dialer.sweep(swept);
         }
         match accepted {
             Some(Ok((stream, peer))) => {
@@ -197,8 +206,12 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                     tracing::warn!("a process of another user was turned away from a listener's socket");
                     continue;
                 }
-                let entrance = Arc::clone(&entrance);
-                drain.spawn(connect::serve(Arc::clone(&proxy), entrance, stream, peer, drain.clone()));
+                let client = Client { proxy: Arc::clone(&proxy), entrance: Arc::clone(&entrance), peer };
+                if entrance.is_transparent() {
+                    drain.spawn(transparent::serve(client, stream, drain.clone()));
+                } else {
+                    drain.spawn(connect::serve(client, stream, drain.clone()));
+                }
             }
             Some(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {

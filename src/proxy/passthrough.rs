@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -16,8 +15,11 @@ use super::carry::carry;
 use super::exchange::{Exchange, Refused};
 use super::forward::unreachable;
 use super::hello::Hello;
-use super::terminate::{UNRECOGNIZED_NAME, raw};
+use super::terminate::UNRECOGNIZED_NAME;
 use super::tunnel::Tunnel;
+use crate::net::listener::Stream;
+use crate::net::rewind::Rewind;
+use crate::net::unread::Unread;
 use crate::policy::Code;
 
 /// Allowed, journalled, and connected: the CONNECT may be answered with 200.
@@ -40,13 +42,13 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     }
 }
 
-/// Carries an opened tunnel to its end.
-pub(super) async fn run(opened: Opened, upgrade: OnUpgrade, drain: Drain) {
+/// Carries an opened tunnel to its end; `client` is its connection, once there is one.
+pub(super) async fn run(opened: Opened, client: impl Future<Output = Option<Rewind<Unread<Stream>>>>, drain: Drain) {
     let Opened { mut exchange, mut upstream } = opened;
     let patience = exchange.tunnel.who.proxy.limits.handshake;
     let host = &exchange.tunnel.target.host;
     let greeting = async {
-        let mut client = raw(upgrade.await.ok()?)?;
+        let mut client = client.await?;
         let hello = Hello::read(&mut client).await?;
         if !hello.names(host) {
             let _ = client.write_all(&UNRECOGNIZED_NAME).await;

@@ -56,7 +56,7 @@ const PREFACE_BYTES: usize = 24;
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
 /// A tunnel's connection, ready to be served to its end.
-type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves one tunnel from its first byte to its end.
 ///
@@ -105,7 +105,7 @@ pub(super) fn raw(upgraded: Upgraded) -> Option<Rewind<Unread<Stream>>> {
 }
 
 /// The first byte, left in place; `None` when the client closes without one.
-async fn peek(stream: &mut Rewind<Unread<Stream>>) -> std::io::Result<Option<u8>> {
+pub(super) async fn peek(stream: &mut Rewind<Unread<Stream>>) -> std::io::Result<Option<u8>> {
     if stream.prefix().is_empty() {
         let mut first = [0; 1];
         if stream.read(&mut first).await? == 0 {
@@ -116,7 +116,8 @@ async fn peek(stream: &mut Rewind<Unread<Stream>>) -> std::io::Result<Option<u8>
     Ok(stream.prefix().first().copied())
 }
 
-async fn terminate(
+/// Ends the client's TLS.
+pub(super) async fn terminate(
     authenticated: Authenticated,
     target: Target,
     stream: Rewind<Unread<Stream>>,

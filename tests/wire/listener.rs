@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
+use crate::support::PATIENCE;
 use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::daemon::{Daemon, Holder, TestEnv};
@@ -57,6 +59,15 @@ impl Sidecar {
     }
 }
 
+/// A change of files is taken up in a moment.
+#[track_caller]
+fn until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never was");
+    }
+}
+
 #[test]
 fn a_client_that_brings_nothing_acts_under_what_the_listener_holds_and_no_further() {
     let mut sidecar = Sidecar::tcp();
@@ -96,7 +107,7 @@ fn a_revoked_capability_ends_at_the_listener_too() {
     let agent = sidecar.agent(None);
     assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
     sidecar.env.revoke(&sidecar.holder);
-    sidecar.daemon.wait_for_log("was read again");
+    until(|| agent.get(HOST, "/v1/items").status() == 403);
     assert_eq!(agent.get(HOST, "/v1/items").code(), "capability_revoked");
 }
 
@@ -110,8 +121,7 @@ fn a_renewed_capability_is_taken_up_and_a_bad_one_is_not() {
     sidecar.daemon.wait_for_log("not that of the capability's holder");
     assert_eq!(agent.get(HOST, "/v1/items").status(), 200, "the one before stays");
     sidecar.hold(&other);
-    sidecar.daemon.wait_for_log("was read again");
-    assert_eq!(agent.get(HOST, "/v2/items").status(), 404, "the origin's answer");
+    until(|| agent.get(HOST, "/v2/items").status() == 404);
 }
 
 #[test]
@@ -120,9 +130,11 @@ fn a_capability_of_another_root_is_refused_without_a_challenge() {
     let agent = sidecar.agent(None);
     let elsewhere = TestEnv::new();
     sidecar.hold(&elsewhere.mint("stranger", &["acme"]));
-    sidecar.daemon.wait_for_log("was read again");
-    let (answer, _) = agent.connect(&format!("{HOST}:443"));
-    assert_eq!(answer.status(), 403, "{answer:?}");
+    let mut answer = agent.connect(&format!("{HOST}:443")).0;
+    until(|| {
+        answer = agent.connect(&format!("{HOST}:443")).0;
+        answer.status() == 403
+    });
     assert_eq!(answer.header("proxy-authenticate"), None);
     assert!(answer.head.lines().next().unwrap().ends_with("capability_invalid"), "{answer:?}");
 }

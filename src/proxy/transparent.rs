@@ -1,0 +1,190 @@
+//! transparent: connections of clients that know no proxy, which the system's packet filter sent here (Linux).
+//!
+//! What such a client asks for is in the name of its ClientHello, or in the `Host` of its plain HTTP, with the port that
+//! it dialled. The address that it dialled says nothing: the name is resolved anew, under the rules of any other
+//! request. What speaks neither, or names nobody, is closed.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::UpgradeableConnection;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+
+use super::authenticate::{Challenge, Client, authenticate};
+use super::beat::Beat;
+use super::body::Reply;
+use super::connect::{http1, new_id};
+use super::hello::Hello;
+use super::keep::{Bounds, keep};
+use super::passthrough;
+use super::respond::{self, Refusal, Style};
+use super::terminate::{self, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
+use super::tunnel::Tunnel;
+use super::{Drain, exchange};
+use crate::capability::Purpose;
+use crate::net::guard::{Guard, GuardState, waits_for_answer};
+use crate::net::listener::Stream;
+use crate::net::rewind::Rewind;
+use crate::net::unread::Unread;
+use crate::policy::Code;
+use crate::request::{Scheme, Target};
+
+/// A fatal alert `access_denied` as a plain record (RFC 8446 §6.2).
+const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
+
+/// Serves one redirected connection to its end.
+pub(super) async fn serve(client: Client, stream: Stream, drain: Drain) {
+    let Some(port) = stream.original_port() else {
+        tracing::warn!(peer = %client.peer, "a transparent listener was dialled itself; it takes redirected connections only");
+        return;
+    };
+    let limits = &client.proxy.limits;
+    let mut stream = Rewind::new(Bytes::new(), Unread::new(stream, limits.unread));
+    // A client that waits for its server to speak first gets no further than this.
+    let first = tokio::time::timeout(limits.handshake, terminate::peek(&mut stream)).await;
+    let Ok(Ok(Some(first))) = first else { return };
+    // Whoever we dialled has sent nothing before the dialler has noted where from: this is no race.
+    if client.proxy.dialer.dialled_from(client.peer) {
+        tracing::error!("a connection of this proxy's own was redirected to it: exempt its user in the ruleset");
+        return;
+    }
+    if first == TLS_HANDSHAKE {
+        tls(client, stream, port, drain).await;
+    } else {
+        plain(client, stream, port, drain).await;
+    }
+}
+
+async fn tls(client: Client, mut stream: Rewind<Unread<Stream>>, port: u16, drain: Drain) {
+    let hello = tokio::time::timeout(client.proxy.limits.handshake, Hello::read(&mut stream)).await;
+    let Ok(Some(hello)) = hello else { return };
+    stream.unread(&hello.bytes);
+    let named = hello.accepted.client_hello().server_name().map(str::to_owned);
+    // The text is what the proof is made for, so it is the name as sent.
+    let named = named.map(|name| format!("{name}:{port}")).and_then(|asked| Some((Target::parse(&asked).ok()?, asked)));
+    let Some((target, asked)) = named else {
+        client.proxy.metrics.refused(Code::Misdirected);
+        return end_with(stream, UNRECOGNIZED_NAME).await;
+    };
+    let snapshot = client.proxy.live.snapshot();
+    let authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }) {
+        Ok(authenticated) => authenticated,
+        Err(challenge) => {
+            client.refused(&challenge);
+            return end_with(stream, ACCESS_DENIED).await;
+        }
+    };
+    if !snapshot.serves_port(port) {
+        let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {port}"));
+        let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+        return end_with(stream, ACCESS_DENIED).await;
+    }
+    if snapshot.is_plain_tunnel(&target) {
+        let beat = Beat::alone(Instant::now());
+        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot, beat));
+        match passthrough::open(&tunnel).await {
+            Ok(opened) => passthrough::run(opened, async { Some(stream) }, drain).await,
+            Err(_) => end_with(stream, ACCESS_DENIED).await,
+        }
+        return;
+    }
+    if let Some(serving) = terminate::terminate(authenticated, target, stream, drain).await {
+        serving.await;
+    }
+}
+
+/// Says a last word in TLS, to a client that will hear no other.
+async fn end_with(mut stream: Rewind<Unread<Stream>>, alert: [u8; 7]) {
+    let _ = stream.write_all(&alert).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Plain HTTP: every request may name another host, and each is decided alone.
+async fn plain(client: Client, stream: Rewind<Unread<Stream>>, port: u16, drain: Drain) {
+    let limits = &client.proxy.limits;
+    let guarded = Guard::new(stream, limits.head_read);
+    let now = Instant::now();
+    let beat = Beat::alone(now);
+    let end =
+        keep(Arc::clone(&beat), Bounds { end: Some(now + limits.tunnel_age_max), idle: Some(limits.client_idle) });
+    let opened = Arc::new(Opened { client, guard: guarded.state(), beat, port, drain: drain.clone() });
+    let service = hyper::service::service_fn(move |request| {
+        let opened = Arc::clone(&opened);
+        async move { Ok::<_, Infallible>(answer(&opened, request).await) }
+    });
+    let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
+    let connection = std::pin::pin!(connection);
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), end).await;
+}
+
+/// What the requests of one connection share.
+struct Opened {
+    client: Client,
+    guard: Arc<GuardState>,
+    beat: Arc<Beat>,
+    port: u16,
+    drain: Drain,
+}
+
+async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> {
+    let Opened { client, guard, beat, port, drain } = opened;
+    beat.rest(Instant::now());
+    let version = request.version();
+    let style = Style::of(request.headers());
+    let refused = |refusal: Refusal| {
+        client.proxy.metrics.refused(refusal.code);
+        respond::refusal(&refusal.closing(), &new_id(), style, version)
+    };
+    if let Some(violation) = guard.violation() {
+        return refused(Refusal::new(Code::Framing, violation.to_string()));
+    }
+    let target = match destination(&request, *port) {
+        Ok(target) => target,
+        Err(refusal) => return refused(refusal),
+    };
+    let snapshot = client.proxy.live.snapshot();
+    let method = request.method().clone();
+    let purpose = Purpose::Request { method: method.as_str(), target: &target };
+    let authenticated = match authenticate(client, &snapshot, None, purpose) {
+        Ok(authenticated) => authenticated,
+        Err(challenge) => {
+            client.refused(&challenge);
+            return refused(Refusal::new(challenge.code, "the capability that this listener holds is not accepted"));
+        }
+    };
+    let waits = waits_for_answer(&request);
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, Arc::clone(beat)));
+    let response = exchange::answer(tunnel, request, Some(Arc::clone(guard)), drain).await;
+    if waits && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        guard.resume();
+    }
+    response
+}
+
+/// The host that the request names; its port is the one that was dialled.
+fn destination(request: &Request<Incoming>, port: u16) -> Result<Target, Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        let why = if request.version() == Version::HTTP_10 { "HTTP/1.0 names no host" } else { "not one Host" };
+        return Err(Refusal::new(Code::Framing, why));
+    };
+    let target = host.to_str().ok().and_then(|host| Target::parse_or(host, Scheme::Http.default_port()).ok());
+    match target {
+        Some(target) if target.port == port => Ok(target),
+        _ => Err(Refusal::new(Code::Misdirected, format!("the Host names no host on port {port}, which was dialled"))),
+    }
+}
+
+impl Client {
+    fn refused(&self, challenge: &Challenge) {
+        tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        self.proxy.metrics.refused(challenge.code);
+    }
+}

@@ -1,0 +1,281 @@
+//! Transparent listeners, in a network of the test's own: a client that knows no proxy, real rules, and a proxy that it
+//! cannot go around.
+//!
+//! The network is two namespaces. One is the world: it has the origin, and the test itself, which starts again in it.
+//! The other is the pod: the proxy and the agent, as two users, and one way out.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::geteuid;
+use support::ca::Alpn;
+use support::client::{Ran, clean, program, run, run_within, skip};
+use support::daemon::{Daemon, TestEnv};
+use support::origin::Origin;
+
+const SECRET: &str = "acme-live-0123456789abcdef";
+/// Set in the namespace that is the world.
+const IN_THE_WORLD: &str = "NARROWS_TEST_WORLD";
+const WORLD: &str = "10.7.0.1";
+const WORLD_6: &str = "fd07::1";
+/// An address that the pod can send to, and at which nobody is.
+const ELSEWHERE: &str = "203.0.113.5";
+const ELSEWHERE_6: &str = "2001:db8::5";
+/// Whom the proxy and the agent run as.
+const PROXY: u32 = 65532;
+const AGENT: u32 = 1000;
+
+/// True when this is the test itself. Else it has run in a network namespace of its own, or cannot.
+fn in_the_world(test: &str) -> bool {
+    if std::env::var_os(IN_THE_WORLD).is_some() {
+        return true;
+    }
+    for needed in ["nft", "ip", "curl", "setpriv", "nsenter", "unshare"] {
+        if program(needed).is_none() {
+            skip(test, &format!("{needed} is not installed"));
+            return false;
+        }
+    }
+    if !geteuid().is_root() {
+        skip(test, "rules and users of a test's own need root");
+        return false;
+    }
+    let mut again = Command::new("unshare");
+    again.args(["--net", "--"]).arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture", test]);
+    run_within(again.env(IN_THE_WORLD, "1"), b"", support::PATIENCE * 6).succeeded();
+    false
+}
+
+/// The pod's namespace lives as long as a process in it.
+struct Pod {
+    keeper: Child,
+    env: TestEnv,
+    origin: Origin,
+    plain: Origin,
+    /// Where the world has the origin.
+    secure: SocketAddr,
+    /// What the agent may read and run.
+    shared: tempfile::TempDir,
+}
+
+impl Pod {
+    /// A pod with rules for a proxy that runs as `exempt`.
+    fn new(exempt: u32) -> Self {
+        let env = TestEnv::new();
+        let origin = Origin::https(&env.ca, &["api.acme.test"], Alpn::Both);
+        let plain = Origin::http();
+        for origin in [&origin, &plain] {
+            origin.put("/v1/items", "text/plain", "items");
+        }
+        let shared = tempfile::tempdir().unwrap();
+        open_to_all(shared.path());
+        let holder = env.mint("pod", &["acme", "open"]);
+        let mut keeper = Command::new("unshare");
+        let keeper = keeper.args(["--net", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        while namespace(&keeper.id().to_string()) == namespace("self") {
+            std::thread::yield_now();
+        }
+        connect(keeper.id());
+        let secure = relay(&format!("{WORLD}:0"), origin.addr);
+        let open = relay(&format!("{WORLD}:80"), plain.addr);
+        let mut pod = Self { keeper, env, origin, plain, secure, shared };
+        pod.env.acme_at(SECRET, secure);
+        pod.env.dial_at("open.acme.test:80", open);
+        pod.env.service("name = \"open\"\nhosts = [\"http://open.acme.test\"]");
+        let (capability, key) = (holder.capability.display(), holder.key.display());
+        for (name, listen) in [("pod", "127.0.0.1:7090"), ("pod-6", "[::1]:7090")] {
+            pod.env.setting(&format!(
+                "[[listener]]\nname = \"{name}\"\nlisten = \"{listen}\"\ntransparent = true\ncapability = \"{capability}\"\nkey = \"{key}\"\n"
+            ));
+        }
+        pod.env.write_config();
+        for (from, name) in [(env!("CARGO_BIN_EXE_narrows"), "narrows"), (env!("CARGO_BIN_EXE_capctl"), "capctl")] {
+            std::fs::copy(from, pod.shared.path().join(name)).unwrap();
+        }
+        std::fs::copy(pod.env.home().join("ca.pem"), pod.ca()).unwrap();
+        std::fs::set_permissions(pod.ca(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let rules = run(
+            pod.env
+                .command()
+                .args(["transparent", "print", "--port", "7090", "--dns", "192.0.2.53", "--uid"])
+                .arg(exempt.to_string()),
+            b"",
+        );
+        run(&mut pod.inside(None, Path::new("nft"), &["-f", "-"]), rules.succeeded().stdout.as_bytes()).succeeded();
+        pod
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.shared.path().join("ca.pem")
+    }
+
+    /// A program in the pod, as this user.
+    fn inside(&self, user: Option<u32>, program: &Path, arguments: &[&str]) -> Command {
+        inside(self.keeper.id(), user, program, arguments)
+    }
+
+    fn start(&self) -> Daemon {
+        let folder = self.env.file("");
+        run(Command::new("chown").arg("-R").arg(PROXY.to_string()).arg(&folder), b"").succeeded();
+        self.env.start_traced(|narrows| {
+            let program = self.shared.path().join("narrows");
+            let mut command = self.inside(Some(PROXY), &program, &[]);
+            command
+                .envs(narrows.get_envs().filter_map(|(name, value)| Some((name, value?))))
+                .env("NARROWS_LOG", "info");
+            command
+        })
+    }
+
+    /// curl as the agent has it: no proxy, and a name that leads elsewhere.
+    fn curl(&self, arguments: &[&str]) -> Ran {
+        let ca = self.ca();
+        let mut all = vec!["-q", "-sS", "-m", "10", "--cacert", ca.to_str().unwrap()];
+        let named: Vec<String> = [443, 80, 8443]
+            .iter()
+            .flat_map(|port| ["api.acme.test", "open.acme.test"].map(|name| format!("{name}:{port}:{ELSEWHERE}")))
+            .collect();
+        all.extend(named.iter().flat_map(|named| ["--resolve", named.as_str()]));
+        all.extend(arguments);
+        run(&mut self.inside(Some(AGENT), Path::new("curl"), &all), b"")
+    }
+
+    fn capctl(&self, user: u32, arguments: &[&str]) -> Ran {
+        let program = self.shared.path().join("capctl");
+        run(self.inside(Some(user), &program, arguments).env("NARROWS_HOME", "/nonexistent"), b"")
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A cable between the world and the pod, and the pod's way out through it.
+fn connect(pod: u32) {
+    let world = format!(
+        "ip link set lo up && ip link add world type veth peer name pod netns {pod} && ip link set world up &&
+         ip addr add {WORLD}/24 dev world && ip -6 addr add {WORLD_6}/64 dev world nodad"
+    );
+    run(Command::new("sh").args(["-ec", &world]), b"").succeeded();
+    let inner = format!(
+        "ip link set lo up && ip link set pod up && ip addr add 10.7.0.2/24 dev pod &&
+         ip -6 addr add fd07::2/64 dev pod nodad && ip route add default via {WORLD} &&
+         ip -6 route add default via {WORLD_6}"
+    );
+    run(&mut inside(pod, None, Path::new("sh"), &["-ec", &inner]), b"").succeeded();
+}
+
+/// A program in the network namespace of process `pod`, as this user.
+fn inside(pod: u32, user: Option<u32>, program: &Path, arguments: &[&str]) -> Command {
+    let mut command = clean(Path::new("nsenter"));
+    command.arg(format!("--net=/proc/{pod}/ns/net")).arg("--");
+    if let Some(user) = user {
+        let user = user.to_string();
+        command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+    }
+    command.arg(program).args(arguments);
+    command
+}
+
+fn open_to_all(path: &Path) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What connects to `at` is carried to `to`: origins listen on loopback, and the pod has another.
+fn relay(at: &str, to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(at).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { return };
+            let Ok(origin) = TcpStream::connect(to) else { continue };
+            for (mut from, mut into) in [(client.try_clone().unwrap(), origin.try_clone().unwrap()), (origin, client)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut into);
+                    let _ = into.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
+    if !in_the_world("a_client_that_knows_no_proxy_is_served_and_has_no_other_way") {
+        return;
+    }
+    let pod = Pod::new(PROXY);
+    let daemon = pod.start();
+
+    // TLS, by its name, whatever address the client dialled; HTTP/1.1 and HTTP/2; both families.
+    for version in ["--http1.1", "--http2"] {
+        assert_eq!(pod.curl(&[version, "https://api.acme.test/v1/items"]).succeeded().stdout, "items");
+    }
+    assert!(pod.origin.seen().iter().all(|seen| seen.headers["authorization"] == format!("Bearer {SECRET}").as_str()));
+    let line = pod.env.journal_line(|line| line["path"] == "/v1/items");
+    assert_eq!((&line["listener"], &line["service"]), (&"pod".into(), &"acme".into()), "{line}");
+    let six = format!("api.acme.test:443:[{ELSEWHERE_6}]");
+    pod.curl(&["-6", "--resolve", &six, "https://api.acme.test/v1/items"]).says("items");
+    pod.env.journal_line(|line| line["listener"] == "pod-6");
+    // Plain HTTP, by its Host.
+    pod.curl(&["http://open.acme.test/v1/items"]).says("items");
+    assert_eq!(pod.plain.seen().len(), 1);
+
+    // What the capability does not allow is told so, inside.
+    pod.curl(&["--resolve", &format!("other.test:443:{ELSEWHERE}"), "https://other.test/"]).says("service_unknown");
+    pod.curl(&["-H", "Host: api.acme.test", "http://open.acme.test/"]).says("service_unknown");
+    pod.curl(&["-H", "Host: open.acme.test:8080", "http://open.acme.test/"]).says("misdirected");
+    // A name that is none, and TLS without one.
+    pod.curl(&["-k", &format!("https://{ELSEWHERE}/")]).failed().says("unrecognized name");
+
+    // The ways around: the origin itself, other ports, the listener as if it were a proxy.
+    let origin = pod.secure.port();
+    for way in [format!("https://{WORLD}:{origin}/v1/items"), "https://api.acme.test:8443/".to_owned()] {
+        pod.curl(&["-k", &way]).failed().never_says("items");
+    }
+    pod.curl(&["-x", "http://127.0.0.1:7090", "https://api.acme.test/v1/items"]).failed();
+    pod.capctl(AGENT, &["transparent", "check"]).succeeded().says("in place");
+    // The proxy's own user is not led back, so it sees that the rules are not for it.
+    pod.capctl(PROXY, &["transparent", "check"]).failed();
+    assert!(pod.env.journal_is_sound());
+    drop(daemon);
+}
+
+#[test]
+fn without_rules_the_check_says_what_is_open() {
+    if !in_the_world("without_rules_the_check_says_what_is_open") {
+        return;
+    }
+    let pod = Pod::new(PROXY);
+    let _daemon = pod.start();
+    run(&mut pod.inside(None, Path::new("nft"), &["flush", "ruleset"]), b"").succeeded();
+    pod.curl(&["-k", &format!("https://{WORLD}:{}/v1/items", pod.secure.port())]).says("items");
+    let said = pod.capctl(AGENT, &["transparent", "check"]).failed().stdout;
+    assert!(said.lines().filter(|line| line.starts_with("wrong")).count() >= 3, "{said}");
+}
+
+#[test]
+fn a_proxy_whose_own_connections_come_back_to_it_ends_them() {
+    if !in_the_world("a_proxy_whose_own_connections_come_back_to_it_ends_them") {
+        return;
+    }
+    // The rules exempt somebody else.
+    let pod = Pod::new(PROXY + 1);
+    let mut daemon = pod.start();
+    let answer = pod.curl(&["http://open.acme.test/v1/items"]);
+    assert!(answer.stdout.contains("upstream_"), "{}", answer.said());
+    daemon.wait_for_log("was redirected to it");
+    assert_eq!(pod.plain.seen().len(), 0);
+}
