@@ -208,6 +208,16 @@ mod tests {
                 proptest::prop_assert_eq!(check_segments(rest), Ok(()));
             }
         }
+
+        /// A server that decodes every escape before it splits sees the same segments, and none that moves up.
+        #[test]
+        fn decoding_hides_no_segment(path in "(/[a.%;]?[a2EFf.]{0,3}){1,3}") {
+            let Ok(path) = parse(&path) else { return Ok(()) };
+            let decoded = percent_encoding::percent_decode_str(path.as_str()).collect::<Vec<u8>>();
+            let segments: Vec<_> = decoded.split(|&byte| byte == b'/').skip(1).collect();
+            proptest::prop_assert_eq!(segments.len(), path.segments().count());
+            proptest::prop_assert!(!segments.iter().any(|segment| matches!(*segment, b"." | b"..")));
+        }
     }
 
     #[test]

@@ -209,6 +209,20 @@ mod tests {
         assert_eq!(target.authority(Scheme::Http), "api.github.com:443");
     }
 
+    proptest::proptest! {
+        /// What has a canonical form prints as it, and is what a second reader takes it for (`fuzz/fuzz_targets/request_target.rs`).
+        #[test]
+        fn what_passes_has_one_spelling(text in "(\\[[0-9a-fA-F:.]{2,12}\\]|[a-cA-C0-9x._@%-]{1,12})(:[0-9]{0,6})?") {
+            let Ok(target) = Target::parse_or(&text, 443) else { return Ok(()) };
+            proptest::prop_assert_eq!(Target::parse(&target.to_string()), Ok(target.clone()));
+            let other: http::uri::Authority = text.parse().expect("an authority");
+            proptest::prop_assert_eq!(other.port_u16().unwrap_or(443), target.port);
+            if target.host.address().is_none() {
+                proptest::prop_assert_eq!(other.host().to_ascii_lowercase(), target.host.as_str());
+            }
+        }
+    }
+
     #[test]
     fn addresses_have_one_spelling() {
         let six = Target::parse("[2001:DB8:0::1]:8443").expect("an IPv6 literal");

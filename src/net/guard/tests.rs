@@ -75,6 +75,45 @@ async fn messages_with_one_framing_pass_byte_for_byte() {
     }
 }
 
+/// What messages are made of, and what breaks them.
+const PIECES_OF_MESSAGES: [&str; 16] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /x HTTP/1.1\r\n",
+    "CONNECT a:1 HTTP/1.1\r\n",
+    "Host: a\r\n",
+    "Content-Length: 3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: cow, chunked\r\n",
+    "Upgrade: websocket\r\n",
+    "\r\n",
+    "abc",
+    "3\r\nabc\r\n",
+    "0\r\n\r\n",
+    "1;x=y\r\n",
+    " folded\r\n",
+    "\n",
+    "\r",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+    /// Wherever the bytes are split, the same are refused for the same reason (`fuzz/fuzz_targets/guard_split.rs`).
+    #[test]
+    fn a_verdict_does_not_depend_on_splits(
+        pieces in proptest::collection::vec(proptest::sample::select(&PIECES_OF_MESSAGES), 1..10),
+        piece in 1_usize..40,
+    ) {
+        let input = pieces.concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let whole = runtime.block_on(released(input.as_bytes(), usize::MAX));
+        let split = runtime.block_on(released(input.as_bytes(), piece));
+        proptest::prop_assert_eq!((whole.1, whole.2), (split.1, split.2));
+        // Of a body that turns out broken, what came before the break may have passed.
+        let same = if whole.2 { split.0.starts_with(&whole.0) } else { split.0 == whole.0 };
+        proptest::prop_assert!(same);
+    }
+}
+
 #[tokio::test]
 async fn heads_with_no_or_two_framings_become_a_refusal() {
     let bad = [
