@@ -273,6 +273,9 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, DialError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
     use tokio::net::TcpListener;
 
     fn target(text: &str) -> Target {
@@ -334,6 +337,131 @@ mod tests {
             }
         }
         drop(listener);
+    }
+
+    /// A name server on loopback that answers the n-th question of a kind for a name with the n-th list of its row, the
+    /// last one for good, and keeps count of all questions.
+    async fn name_server(rows: Vec<(&'static str, Vec<Vec<IpAddr>>)>) -> (TokioResolver, Arc<AtomicUsize>) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut turns = HashMap::new();
+            let mut question = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut question).await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let answer = answer_to(&question[..length], &rows, &mut turns);
+                let _ = socket.send_to(&answer, from).await;
+            }
+        });
+        let mut udp = ConnectionConfig::udp();
+        udp.port = port;
+        let server = NameServerConfig::new("127.0.0.1".parse().expect("an address"), true, vec![udp]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        (builder.build().expect("a resolver"), asked)
+    }
+
+    /// RFC 1035 §4.1: the question comes back, and after it a record with a TTL of 0 for each address of its kind.
+    fn answer_to(
+        question: &[u8],
+        rows: &[(&'static str, Vec<Vec<IpAddr>>)],
+        turns: &mut HashMap<(String, u8), usize>,
+    ) -> Vec<u8> {
+        let (mut at, mut labels) = (12, Vec::new());
+        while question[at] != 0 {
+            let length = usize::from(question[at]);
+            labels.push(String::from_utf8_lossy(&question[at + 1..=at + length]).into_owned());
+            at += length + 1;
+        }
+        let (name, kind) = (labels.join("."), question[at + 2]);
+        let lists = rows.iter().find(|(row, _)| *row == name).map(|(_, lists)| lists.as_slice()).unwrap_or_default();
+        let turn = turns.entry((name, kind)).or_default();
+        let list = lists.get((*turn).min(lists.len().saturating_sub(1))).cloned().unwrap_or_default();
+        *turn += 1;
+        let data = |ip: &IpAddr| match (ip, kind) {
+            (IpAddr::V4(four), 1) => Some(four.octets().to_vec()),
+            (IpAddr::V6(six), 28) => Some(six.octets().to_vec()),
+            _ => None,
+        };
+        let records: Vec<Vec<u8>> = list.iter().filter_map(data).collect();
+        let mut answer =
+            [&question[..2], &[0x81, 0x80, 0, 1, 0], &[u8::try_from(records.len()).expect("few")]].concat();
+        answer.extend([0; 4]);
+        answer.extend(&question[12..at + 5]);
+        for data in records {
+            answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0, 0, u8::try_from(data.len()).expect("short")]);
+            answer.extend(data);
+        }
+        answer
+    }
+
+    fn addresses(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().expect("an address")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_name_with_one_answer_of_the_inside_is_dialled_nowhere() {
+        let inside = [
+            "127.0.0.1",
+            "10.0.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::7f00:1",
+            "2002:7f00:1::",
+            "2001:0:7f00:1::",
+            "fd00::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ];
+        for ip in inside {
+            for list in [vec![ip], vec!["1.1.1.1", ip], vec![ip, "2606:4700::1111"]] {
+                let (resolver, _) = name_server(vec![("api.test", vec![addresses(&list)])]).await;
+                let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+                let dialled = dialer.tcp(&DialRules::default(), &target("api.test:443"), true).await;
+                assert!(matches!(dialled, Err(DialError::AddressForbidden)), "{list:?}: {dialled:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_answer_is_checked_at_every_attempt() {
+        let (listener, address) = listener().await;
+        // Public, then inside: what was found good before counts for nothing.
+        let allow_addresses = vec!["127.0.0.2/32".parse().expect("a net")];
+        let rules = DialRules { allow_addresses, ..DialRules::default() };
+        let rows = vec![("api.test", vec![addresses(&["127.0.0.2"]), addresses(&["127.0.0.1"])])];
+        let (resolver, asked) = name_server(rows).await;
+        let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+        let to = target(&format!("api.test:{}", address.port()));
+        let first = dialer.tcp(&rules, &to, true).await;
+        assert!(matches!(first, Err(DialError::Refused(_))), "nobody listens at 127.0.0.2: {first:?}");
+        let second = dialer.tcp(&rules, &to, true).await;
+        assert!(matches!(second, Err(DialError::AddressForbidden)), "{second:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 4, "two kinds, twice");
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn an_address_is_asked_of_nobody() {
+        let (resolver, asked) = name_server(Vec::new()).await;
+        let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+        for to in ["127.0.0.1:443", "[::1]:443", "10.0.0.1:443"] {
+            assert!(dialer.tcp(&DialRules::default(), &target(to), true).await.is_err());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
