@@ -347,7 +347,9 @@ inject = "Authorization: Bearer {secret}""#,
         for path in self.journal_files() {
             if path.extension().is_some_and(|extension| extension == "jsonl") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                lines.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
+                // The last one may be under way.
+                let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+                lines.extend(whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
             }
         }
         lines

@@ -5,7 +5,7 @@ use std::time::Instant;
 use narrows::capability::{Budget, BudgetKind, Rate};
 
 use crate::support::PATIENCE;
-use crate::support::agent::Agent;
+use crate::support::agent::{Agent, Answer};
 use crate::support::ca::Alpn;
 use crate::{HOST, World};
 
@@ -23,6 +23,20 @@ fn a_proof_for_one_connect_serves_once_and_there_alone() {
     assert!(again.head.contains("error=\"proof_replayed\""), "{again:?}");
     let line = world.env.journal_line(|line| line["path"] == "/v1/items");
     assert_eq!((&line["proof"], &line["user"]), (&"connect".into(), &"alice@example.com".into()), "{line}");
+}
+
+#[test]
+fn of_many_that_show_one_proof_at_once_one_gets_in() {
+    let world = World::new(Alpn::Both);
+    let target = format!("{HOST}:443");
+    let agent = Agent::new(&world.env, &world.daemon, Some(&world.holder.proof(&target)));
+    let shown: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| agent.connect(&target).0)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let replayed = |answer: &&Answer| answer.status() == 407 && answer.head.contains("error=\"proof_replayed\"");
+    assert_eq!(shown.iter().filter(|answer| answer.status() == 200).count(), 1, "{shown:#?}");
+    assert_eq!(shown.iter().filter(replayed).count(), 7, "{shown:#?}");
 }
 
 #[test]
