@@ -203,6 +203,7 @@ fn clear_text_beyond_loopback_needs_a_word_and_an_audience() {
     assert!(only("listen = \"[::]:7080\"\naudience = \"a\"").contains("insecure = true"));
     for sound in [
         "listen = \"0.0.0.0:7080\"\ninsecure = true\naudience = \"a\"",
+        "listen = \"0.0.0.0:7080\"\naudience = \"a\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"",
         "listen = \"127.0.0.9:0\"",
         "listen = \"[::1]:7080\"",
         "listen = \"[::ffff:127.0.0.1]:7080\"",
@@ -210,6 +211,26 @@ fn clear_text_beyond_loopback_needs_a_word_and_an_audience() {
     ] {
         assert!(Env::new().load(sound).is_ok(), "{sound}");
     }
+}
+
+#[test]
+fn tls_is_a_certificate_and_a_key_on_an_address() {
+    let both = "[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"";
+    let env = Env::new();
+    let config = env.load(both).expect("sound");
+    let tls = config.tls.as_ref().expect("tls");
+    assert_eq!((&tls.certificate, tls.key.as_path()), (&env.home().dir().join("c.pem"), Path::new("/k.pem")));
+    assert_eq!(tls.client_ca, None);
+    assert!(config.files.contains(&tls.key), "{:?}", config.files);
+    let clear = Env::new().load("").expect("sound");
+    assert!(changes_needing_restart(&clear, &config).contains(&"tls"));
+    let mutual = env.load(&format!("{both}\nclient_ca = \"ca.pem\"")).expect("sound");
+    assert_eq!(changes_needing_restart(&config, &mutual), [""; 0]);
+    assert!(only("[tls]\ncertificate = \"c.pem\"").contains("[tls] needs `key`"));
+    assert!(only("[tls]\nkey = \"c.pem\"").contains("[tls] needs `certificate`"));
+    assert!(only(&format!("listen = \"off\"\n{both}")).contains("an address and a port"));
+    assert!(only(&format!("listen = \"unix:s\"\n{both}")).contains("an address and a port"));
+    assert!(only("listen = \"0.0.0.0:7080\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"").contains("audience"));
 }
 
 #[test]

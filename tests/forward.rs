@@ -12,7 +12,7 @@ use narrows::capability::{
     Algorithm, AuthorityBlock, Capability, Context, Credentials, PrivateKey, ProofError, ProofLimits, Purpose, mint,
 };
 use narrows::clock::UnixSeconds;
-use narrows::forward::{Forwarder, Parts};
+use narrows::forward::{Forwarder, Guests, Parts};
 use narrows::request::Target;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,7 +137,9 @@ impl Agent {
             audience: Arc::from("local"),
             revival: None,
             notify: |_| {},
+            client_end: None,
             listener: None,
+            guests: Guests::Password,
         };
         let forwarder = Forwarder::start(parts).await.unwrap();
         let userinfo = forwarder.url().strip_prefix("http://").unwrap().split('@').next().unwrap();
@@ -146,7 +148,7 @@ impl Agent {
     }
 
     async fn dial(&self) -> TcpStream {
-        TcpStream::connect(self.forwarder.address()).await.unwrap()
+        TcpStream::connect(self.forwarder.address().unwrap()).await.unwrap()
     }
 
     /// Sends these bytes on a new connection: the answer's head, and the connection.
@@ -294,7 +296,7 @@ async fn a_refusal_of_the_proxy_is_passed_whole() {
 #[tokio::test]
 async fn nothing_goes_round_in_a_circle() {
     let agent = Agent::new(vec![]).await;
-    for port in [agent.forwarder.address().port(), agent.proxy.address.port()] {
+    for port in [agent.forwarder.address().unwrap().port(), agent.proxy.address.port()] {
         for target in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
             let (refused, _) = agent.connect(&target).await;
             assert!(refused.starts_with("HTTP/1.1 502 Bad Gateway by narrows: address_forbidden\r\n"), "{refused}");
@@ -374,7 +376,9 @@ async fn a_proxy_that_is_gone_is_asked_for_and_dialled_again() {
         audience: Arc::from("local"),
         revival: Some(revival),
         notify: |_| {},
+        client_end: None,
         listener: None,
+        guests: Guests::Password,
     };
     let forwarder = Forwarder::start(parts).await.unwrap();
     let back = tokio::spawn(async move {
@@ -387,7 +391,7 @@ async fn a_proxy_that_is_gone_is_asked_for_and_dialled_again() {
     });
     let userinfo = forwarder.url().strip_prefix("http://").unwrap().split('@').next().unwrap();
     let basic = BASE64_STANDARD.encode(userinfo);
-    let mut stream = TcpStream::connect(forwarder.address()).await.unwrap();
+    let mut stream = TcpStream::connect(forwarder.address().unwrap()).await.unwrap();
     let connect = format!("CONNECT {HOST} HTTP/1.1\r\nHost: {HOST}\r\nProxy-Authorization: Basic {basic}\r\n\r\n");
     stream.write_all(connect.as_bytes()).await.unwrap();
     assert!(head(&mut stream).await.starts_with("HTTP/1.1 200 "));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use narrows::config::Config;
-use narrows::daemon::{Daemon, LoadError, Serve, StartError, holdings};
+use narrows::daemon::{Daemon, LoadError, Serve, StartError, holdings, server_end};
 use narrows::process;
 use narrows::store::{Home, SecretStore};
 use tokio::signal::unix::{SignalKind, signal};
@@ -101,7 +101,7 @@ fn check(home: &Home) -> ExitCode {
     let problems = match Config::load(home) {
         Ok(config) => match SecretStore::new(home).list() {
             Ok(stored) => {
-                if let Err(error) = holdings(&config) {
+                if let Err(error) = holdings(&config).and_then(|_| server_end(&config, None)) {
                     return fail(&error, error.hint());
                 }
                 config.check(&stored)

@@ -70,12 +70,13 @@ pub struct Context<'a> {
     pub purpose: Purpose<'a>,
     /// Empty in this version.
     pub challenge: &'a [u8],
-    /// Empty in this version.
+    /// What the connection is told from all others by, for a proof that is good on it alone (`docs/capability.md`,
+    /// "Binding"); else empty. A presentation is bound to none.
     pub binding: &'a [u8],
 }
 
 impl<'a> Context<'a> {
-    /// A context without challenge and binding, the only kind that this version defines.
+    /// A context without challenge and binding.
     #[must_use]
     pub const fn new(audience: &'a str, purpose: Purpose<'a>) -> Self {
         Self { audience, purpose, challenge: &[], binding: &[] }
@@ -334,9 +335,11 @@ impl Proof {
             return Err(ProofError::WrongAlgorithm);
         }
         let dead_at = self.check_time(now, limits)?;
-        // A presentation was signed for no request in particular, whatever it accompanies now.
-        let purpose = if presentation { Purpose::Presentation } else { context.purpose };
-        let signed = signed_bytes(&self.field::<0, HEAD_BYTES>(), capability, &Context { purpose, ..*context });
+        // A presentation was signed for no request and no connection in particular, whatever it accompanies now.
+        let (purpose, binding): (_, &[u8]) =
+            if presentation { (Purpose::Presentation, &[]) } else { (context.purpose, context.binding) };
+        let signed =
+            signed_bytes(&self.field::<0, HEAD_BYTES>(), capability, &Context { purpose, binding, ..*context });
         let signature = self.field::<HEAD_BYTES, SIGNATURE_BYTES>();
         holder.verify(&signed, &signature).map_err(|_| ProofError::Signature)?;
         Ok(Proven { holder: *holder, capability: *capability, kind: self.kind, nonce: self.nonce(), dead_at })

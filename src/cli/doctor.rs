@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
-use crate::daemon::holdings;
+use crate::daemon::{holdings, server_end};
 use crate::net::leaf::LeafCache;
 use crate::request::Host;
 use crate::store::ca::{Ca, Rotation};
@@ -110,6 +110,7 @@ fn look(home: &Home) -> Vec<Finding> {
             findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
             findings.push(listener(&config));
             findings.extend((!config.listeners.is_empty()).then(|| held(&config)));
+            findings.extend(config.tls.is_some().then(|| shown(&config)));
         }
         Err(problems) => {
             findings.extend(problems.iter().map(|it| Finding::wrong("configuration", it.to_string(), None)));
@@ -259,6 +260,13 @@ fn held(config: &Config) -> Finding {
     match holdings(config) {
         Ok(_) => Finding::good("listeners", format!("{} hold a capability for their clients", config.listeners.len())),
         Err(error) => Finding::wrong("listeners", error.to_string(), error.hint()),
+    }
+}
+
+fn shown(config: &Config) -> Finding {
+    match server_end(config, None) {
+        Ok(_) => Finding::good("tls", "certificate and key belong together"),
+        Err(error) => Finding::wrong("tls", error.to_string(), error.hint()),
     }
 }
 

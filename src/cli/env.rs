@@ -12,7 +12,7 @@ use crate::capability::{Context, Credentials, Proof, Purpose, parse_duration_s};
 use crate::clock::UnixSeconds;
 use crate::config::{Config, Listen};
 use crate::forward::Upstream;
-use crate::request::Target;
+use crate::request::{Scheme, Target};
 use crate::store::{Home, StoreError, random};
 
 use super::child::bundle::{merged, write_public};
@@ -37,7 +37,7 @@ pub(super) struct Env {
     /// How long the presentation is good for
     #[arg(long, value_name = "TTL", default_value = "15m")]
     ttl: String,
-    /// The proxy, http://HOST:PORT; else the `listen` of the configuration
+    /// The proxy, http://HOST:PORT or https://HOST:PORT; else the `listen` of the configuration
     #[arg(long, value_name = "URL")]
     proxy: Option<Upstream>,
     /// The name that the proxy's configuration gives it; else the configuration's own
@@ -55,11 +55,11 @@ impl Env {
             Failure::new(first).hint("capctl init makes a home; narrows --check lists every problem".to_owned())
         })?;
         let ttl_s = self.ttl_s(&config)?;
-        let proxy = self.proxy(&config)?;
+        let (scheme, proxy) = self.proxy(&config)?;
         let holding = self.holding.hold(home, Some(&config), "env", "")?;
         let services = holding.ready_services(home, &config);
         let audience = self.audience.as_deref().unwrap_or(&config.audience);
-        let url = format!("http://cap:{}@{proxy}", presentation(&holding, audience, ttl_s)?);
+        let url = format!("{scheme}://cap:{}@{proxy}", presentation(&holding, audience, ttl_s)?);
         let (bundle, ca) = write_bundle(home)?;
         let environment = Environment { proxy_url: &url, bundle: &bundle, ca: &ca, services: &services };
         self.print(&environment.variables()).map_err(|error| Failure::of(&error))?;
@@ -81,13 +81,16 @@ impl Env {
     }
 
     /// Other programs know proxies as a host and a port.
-    fn proxy(&self, config: &Config) -> Result<Target, Failure> {
+    fn proxy(&self, config: &Config) -> Result<(Scheme, Target), Failure> {
         let needed = |why: &str| Failure::usage(why).hint("capctl env --proxy http://127.0.0.1:7080".to_owned());
         match (&self.proxy, &config.listen) {
-            (Some(Upstream::Tcp(target)), _) => Ok(target.clone()),
+            (Some(Upstream::Tcp(target)), _) => Ok((Scheme::Http, target.clone())),
+            (Some(Upstream::Tls(target)), _) => Ok((Scheme::Https, target.clone())),
             (Some(Upstream::Unix(_)), _) => Err(needed("--proxy must be http://HOST:PORT here")),
             (None, Some(Listen::Tcp(address))) if address.port() != 0 => {
-                Target::parse(&address.to_string()).map_err(|_| needed("`listen` has no usable address"))
+                let scheme = if config.tls.is_some() { Scheme::Https } else { Scheme::Http };
+                let target = Target::parse(&address.to_string());
+                target.map(|target| (scheme, target)).map_err(|_| needed("`listen` has no usable address"))
             }
             (None, Some(Listen::Tcp(_))) => {
                 Err(needed("`listen` says port 0: which port the proxy got is not known here"))

@@ -8,12 +8,14 @@ mod attenuate;
 mod audit;
 mod ca;
 mod capability;
+mod channel;
 mod child;
 mod demo;
 mod doctor;
 mod env;
 mod explain;
 mod failure;
+mod forward;
 mod holding;
 mod init;
 mod inspect;
@@ -72,6 +74,7 @@ enum Verb {
     Init(init::Args),
     Demo(demo::Demo),
     Run(run::Run),
+    Forward(forward::Args),
     #[command(subcommand)]
     Secret(secret::Verb),
     #[command(subcommand)]
@@ -117,6 +120,7 @@ impl Verb {
                 | Self::Mint(_)
                 | Self::Attenuate(_)
                 | Self::Prove(_)
+                | Self::Forward(_)
                 | Self::Env(_)
                 | Self::Init(_)
                 | Self::Admin(_)
@@ -146,6 +150,7 @@ impl Capctl {
             Verb::Init(args) => args.run(&home()?),
             Verb::Demo(demo) => demo.run(),
             Verb::Run(run) => run.run(&home()?),
+            Verb::Forward(args) => args.run(home().ok().as_ref()),
             Verb::Secret(verb) => verb.run(&home()?),
             Verb::Service(verb) => verb.run(&home()?),
             Verb::Key(verb) => verb.run(),

@@ -11,12 +11,15 @@ use std::sync::Arc;
 
 use crate::config::{AUDIENCE_DEFAULT, Config};
 use crate::credential::SecretName;
-use crate::forward::{Forwarder, Parts, Upstream};
+use crate::forward::{Forwarder, Guests, Parts, Upstream};
+#[cfg(target_os = "linux")]
+use crate::net::listener::Listener;
 use crate::process;
 use crate::service::Service;
 use crate::store::{Home, SecretStore};
 
 use super::CHILD;
+use super::channel::ChannelArgs;
 use super::child::bundle::Bundle;
 use super::child::environment::{Environment, UNSET, bypassed};
 use super::child::signals::Signals;
@@ -47,9 +50,11 @@ const LANDLOCK: &str = "note: --isolate=landlock holds less than --isolate: the 
 pub(super) struct Run {
     #[command(flatten)]
     holding: HoldingArgs,
-    /// The proxy: http://HOST:PORT or unix:PATH. Else the one that serves this home, else one inside this process
+    /// The proxy: https://HOST:PORT, http://HOST:PORT or unix:PATH. Else the one that serves this home, else one inside this process
     #[arg(long, value_name = "URL")]
     proxy: Option<Upstream>,
+    #[command(flatten)]
+    channel: ChannelArgs,
     /// The name that the proxy's configuration gives it
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
@@ -119,11 +124,13 @@ impl Run {
             audience,
             revival,
             notify: warn,
+            client_end: self.channel.read()?,
             listener: None,
+            guests: Guests::Password,
         };
         let mut hidden = vec![home.dir().to_owned()];
         hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
-        hidden.extend(self.holding.files());
+        hidden.extend(self.holding.files().chain(self.channel.private()));
         hidden.extend(self.hide.iter().cloned());
         let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core, withheld };
         // The holder's key has its place.
@@ -160,7 +167,8 @@ impl Run {
         // No Unix socket is made in there: those of the machine may be seen.
         let list = List::write(folder, hidden, Vec::new()).map_err(failed)?;
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
-        let (own, port) = (std::env::current_exe().map_err(failed)?, forwarder.address().port());
+        let (own, port) =
+            (std::env::current_exe().map_err(failed)?, forwarder.address().map_or(0, |address| address.port()));
         let command = isolate::restricted(&own, (folder, &list), port, outfit.core, outfit.say, &self.command);
         Running::start(command, forwarder, outfit)
     }
@@ -181,7 +189,7 @@ impl Run {
             _ = child.wait() => return Ok(Running { forwarder: None, child, pid: 0 }),
         };
         let pid = guest.pid;
-        parts.listener = Some(guest.listener.try_clone().map_err(failed)?);
+        parts.listener = Some(guest.listener.try_clone().and_then(Listener::inherited).map_err(failed)?);
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
         guest.equip(&outfit.variables(&forwarder)).await.map_err(failed)?;
         Ok(Running { forwarder: Some(forwarder), child, pid })

@@ -13,6 +13,8 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
         }
     };
     note("listen", old.listen != new.listen);
+    // Its files may be others, and so may what is in them.
+    note("tls", old.tls.is_some() != new.tls.is_some());
     // Which capability is behind a listener may change, and what is in its files.
     let places = |config: &Config| {
         let place = |listener: &Listener| {

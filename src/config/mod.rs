@@ -9,12 +9,14 @@ mod listeners;
 mod read;
 mod services;
 mod starter;
+mod tls;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ pub use crate::service::Problem;
 pub use change::changes_needing_restart;
 pub use listeners::Listener;
 pub use starter::starter;
+pub use tls::Tls;
 pub use values::{BadDuration, BadSize, parse_duration, parse_size};
 
 /// The configuration's name in problems.
@@ -45,6 +48,8 @@ pub struct Config {
     pub listen: Option<Listen>,
     /// Where clients connect for whom the proxy itself holds a capability.
     pub listeners: Vec<Listener>,
+    /// What is shown on `listen`; `None` is clear text.
+    pub tls: Option<Tls>,
     /// Health, metrics and console; `None` is `"off"`.
     pub admin: Option<Listen>,
     /// The name that proofs are made for.
@@ -82,6 +87,24 @@ impl Listen {
     /// True for port 0, which is another port for each who asks.
     pub(crate) fn is_any_port(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+}
+
+/// The text is neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected an address and port, \"127.0.0.1:7080\", or \"unix:PATH\"")]
+pub struct ParseListenError;
+
+impl FromStr for Listen {
+    type Err = ParseListenError;
+
+    /// `127.0.0.1:7080` or `unix:PATH`; a relative path is left as it is.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(ParseListenError),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ParseListenError),
+        }
     }
 }
 

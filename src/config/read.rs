@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::values::{parse_duration, parse_size};
 use super::{
-    AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, services,
+    AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, services, tls,
 };
 use crate::audit::{Durability, JournalOptions};
 use crate::capability::PublicKey;
@@ -40,11 +40,12 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
 
     let listen_at = top.text("listen").map(|field| field.at);
     let listen = read_listen_or_off(&mut top, "listen", LISTEN_DEFAULT, home);
+    let tls = tls::read(&mut top, listen.as_ref(), home, &mut files);
     let listeners = listeners::read(&mut top, home, &mut files);
     let admin = read_admin(&mut top, home);
     let audience: Arc<str> = read_audience(&mut top).unwrap_or(AUDIENCE_DEFAULT).into();
     let insecure = top.flag("insecure").is_some_and(|field| field.value);
-    check_exposure(&top, listen.as_ref(), listen_at, &audience, insecure);
+    check_exposure(&top, listen.as_ref(), listen_at, &audience, insecure || tls.is_some());
     let roots = read_roots(&mut top);
     let mut limits = Limits::default();
     let upstream = read_upstream(&mut top, home, &mut limits, &mut files);
@@ -60,6 +61,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
         Some(services) if problems.is_empty() => Ok(Config {
             listen,
             listeners,
+            tls,
             admin,
             audience,
             insecure,
@@ -78,15 +80,14 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
 
 pub(super) fn read_listen(table: &mut Table<'_, '_>, key: &'static str, home: &Home) -> Option<Listen> {
     let field = table.text(key)?;
-    if let Some(path) = field.value.strip_prefix("unix:") {
-        if !path.is_empty() {
-            return Some(Listen::Unix(home.resolve(path.as_ref())));
+    match field.value.parse() {
+        Ok(Listen::Unix(path)) => Some(Listen::Unix(home.resolve(&path))),
+        Ok(address) => Some(address),
+        Err(error) => {
+            table.problem_at(key, field.at, error);
+            None
         }
-    } else if let Ok(address) = field.value.parse() {
-        return Some(Listen::Tcp(address));
     }
-    table.problem_at(key, field.at, "expected an address and port, \"127.0.0.1:7080\", or \"unix:PATH\"");
-    None
 }
 
 /// The default where nothing is said; `None` is `"off"`, and what could not be read.
@@ -126,23 +127,23 @@ fn read_audience<'d>(table: &mut Table<'d, '_>) -> Option<&'d str> {
     Some(field.value)
 }
 
-/// Credentials over clear text beyond this machine need the operator's word, and an audience that is
-/// not everybody's.
+/// Credentials beyond this machine need TLS or the operator's word, and an audience that is not
+/// everybody's.
 fn check_exposure(
     table: &Table<'_, '_>,
     listen: Option<&Listen>,
     at: Option<Range<usize>>,
     audience: &str,
-    insecure: bool,
+    protected: bool,
 ) {
     let Some(Listen::Tcp(address)) = listen else { return };
     if address.ip().to_canonical().is_loopback() {
         return;
     }
     let at = at.unwrap_or_else(|| table.at());
-    if !insecure {
+    if !protected {
         let message = format!("`listen`: {address} is not loopback, and clear text there shows capabilities to others");
-        let hint = "listen on loopback or a Unix socket, or accept it with `insecure = true`";
+        let hint = "give it a certificate in `[tls]`, listen on loopback or a Unix socket, or accept it with `insecure = true`";
         table.document().report(Some(at.clone()), Some("listen"), message, Some(hint.into()));
     }
     if audience == AUDIENCE_DEFAULT {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use crate::capability::{BadRevocation, Capability, Revocations, Roots};
-use crate::config::{Config, Listener, Problem, Upstream, UpstreamRoots};
+use crate::config::{Config, Listener, Problem, Tls, Upstream, UpstreamRoots};
 use crate::credential::{Secret, SecretName};
+use crate::net::channel::{Identity, ServerEnd};
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, RootSource, TrustError};
 use crate::proxy::{Holding, Holdings, SnapshotParts};
-use crate::store::{Home, SecretStore, StoreError, keys, revoked};
+use crate::store::{Home, SecretStore, StoreError, keys, private, revoked};
 
 /// Why a home's files cannot be served from.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum LoadError {
     /// The roots that upstreams are trusted by.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// What is shown to clients on `listen`.
+    #[error("[tls]: {0}")]
+    Tls(String),
     /// What a listener holds for its clients.
     #[error("listener \"{listener}\": {problem}")]
     Holding {
@@ -48,13 +52,14 @@ impl LoadError {
             Self::Config(_) => Some("narrows --check lists every problem".to_owned()),
             Self::Store(error) => error.hint(),
             Self::Revocations(_) => Some("mend or remove that line; capctl revoke writes good ones".to_owned()),
-            Self::Trust(_) => None,
+            Self::Trust(_) | Self::Tls(_) => None,
             Self::Holding { hint, .. } => hint.clone(),
         }
     }
 }
 
-/// Reads everything that may change while a proxy runs. `trusted` is reused where `[upstream]` says nothing new.
+/// Reads everything that may change while a proxy runs. `trusted` is reused where `[upstream]` says nothing new, `server_end`
+/// where `[tls]` and its files do not.
 ///
 /// # Errors
 /// [`LoadError`]; nothing of a bad home is used.
@@ -62,10 +67,12 @@ pub fn load_snapshot_parts(
     home: &Home,
     config: &Arc<Config>,
     trusted: Option<Arc<RootCertStore>>,
+    server_end: Option<Arc<ServerEnd>>,
 ) -> Result<SnapshotParts, LoadError> {
     Ok(SnapshotParts {
         secrets: secrets(home, config)?,
         holdings: holdings(config)?,
+        server_end: self::server_end(config, server_end)?,
         roots: Roots::new(config.roots.clone()),
         revocations: revocations(home)?,
         dial_rules: DialRules {
@@ -91,6 +98,27 @@ fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secr
     let mut used = SecretStore::new(home).load()?;
     used.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
     Ok(used.into_iter().map(|(name, secret)| (name, Arc::new(secret))).collect())
+}
+
+/// What is shown on `listen`; the one before where nothing has changed.
+///
+/// # Errors
+/// [`LoadError::Tls`], [`LoadError::Store`].
+pub fn server_end(config: &Config, before: Option<Arc<ServerEnd>>) -> Result<Option<Arc<ServerEnd>>, LoadError> {
+    let Some(Tls { certificate, key, client_ca }) = &config.tls else { return Ok(None) };
+    let text = |path| keys::read_text(path).map_err(LoadError::Store);
+    let (shown, private) = (text(certificate)?, private::read(key)?);
+    let identity = Identity { certificate: shown.as_bytes(), key: &private };
+    let client_ca = client_ca.as_deref().map(text).transpose()?;
+    let client_ca = client_ca.as_deref().map(str::as_bytes);
+    if let Some(before) = before.filter(|before| before.is_of(identity, client_ca)) {
+        return Ok(Some(before));
+    }
+    let server_end = ServerEnd::new(identity, client_ca).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        LoadError::Tls(format!("{error}{cause}"))
+    })?;
+    Ok(Some(Arc::new(server_end)))
 }
 
 /// The capabilities and keys of `[[listener]]`.

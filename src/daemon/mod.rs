@@ -7,5 +7,5 @@ mod load;
 mod reload;
 mod start;
 
-pub use load::{LoadError, holdings, load_snapshot_parts};
+pub use load::{LoadError, holdings, load_snapshot_parts, server_end};
 pub use start::{Daemon, Serve, StartError};

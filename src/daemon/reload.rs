@@ -80,7 +80,8 @@ impl Reload {
         }
         let same_upstream = config.upstream == self.config.upstream;
         let trusted = same_upstream.then(|| Arc::clone(&self.trusted));
-        let parts = load_snapshot_parts(&self.home, &config, trusted)?;
+        let server_end = self.proxy.live.snapshot().server_end().cloned();
+        let parts = load_snapshot_parts(&self.home, &config, trusted, server_end)?;
         self.trusted = Arc::clone(&parts.trusted);
         let next = self.proxy.live.snapshot().next(parts)?;
         for name in next.missing_secrets() {

@@ -114,7 +114,7 @@ impl Daemon {
         let config = Arc::new(Config::load(home).map_err(LoadError::Config)?);
         watcher.set_paths(watched(home, &config.files));
         let started_at = UnixSeconds::now();
-        let parts = load_snapshot_parts(home, &config, None)?;
+        let parts = load_snapshot_parts(home, &config, None, None)?;
         let trusted = Arc::clone(&parts.trusted);
         let snapshot = Snapshot::first(parts)?;
         let ca = Ca::load(home)?;
@@ -136,7 +136,7 @@ impl Daemon {
         let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer });
         let held_at = held.iter().map(|(listener, entrance)| match entrance {
             Entrance::Bound { name, .. } => format!("{listener} for {name}"),
-            Entrance::Main => listener.to_string(),
+            Entrance::Main | Entrance::Tls => listener.to_string(),
         });
         let named = main.iter().map(ToString::to_string).chain(held_at);
         let daemon = Self {
@@ -147,7 +147,9 @@ impl Daemon {
             drain_within: config.limits.drain,
             proxy: Arc::clone(&proxy),
         };
-        let brought = [main, socket].into_iter().flatten().map(|listener| (listener, Entrance::Main));
+        let entrance = if config.tls.is_some() { Entrance::Tls } else { Entrance::Main };
+        let main = main.map(|listener| (listener, entrance));
+        let brought = main.into_iter().chain(socket.map(|listener| (listener, Entrance::Main)));
         for (listener, entrance) in brought.chain(held) {
             tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, entrance, daemon.drain.clone()));
         }

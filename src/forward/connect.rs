@@ -9,8 +9,6 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::prover::Corrected;
 use super::respond::{self, Refusal, Reply};
@@ -53,13 +51,15 @@ async fn open(shared: &Shared, uri: &Uri, asked: &str) -> Result<Response<Incomi
     let host =
         HeaderValue::from_str(asked).map_err(|_| Refusal::framing("the CONNECT names no plain host and port"))?;
     loop {
-        let proved = shared.prover.prove(Purpose::Connect { target: asked }).ok_or_else(Refusal::no_proof)?;
+        let way = upstream::reach(shared).await.map_err(|why| Refusal::unanswered(&why))?;
+        let purpose = Purpose::Connect { target: asked };
+        let proved = shared.prover.prove(purpose, way.binding()).ok_or_else(Refusal::no_proof)?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = uri.clone();
         request.headers_mut().insert(header::HOST, host.clone());
         request.headers_mut().insert(header::PROXY_AUTHORIZATION, proved.value.clone());
-        let answer = upstream::ask(shared, request, CONNECT_WITHIN).await.map_err(|why| Refusal::unanswered(&why))?;
+        let answer = way.ask(shared, request, CONNECT_WITHIN).await.map_err(|why| Refusal::unanswered(&why))?;
         if answer.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return Ok(answer);
         }
@@ -73,7 +73,7 @@ pub(super) fn again(shared: &Shared, proved: &prover::Proved, headers: &header::
     let Some(theirs) = now.filter(|_| code == Some(Code::ProofExpired)) else {
         return Err(Refusal::challenged(code, None));
     };
-    let corrected = if shared.dialled.is_local() {
+    let corrected = if shared.dialled.is_believed() {
         shared.prover.correct(proved, UnixSeconds(theirs))
     } else {
         prover::Prover::skew(proved, UnixSeconds(theirs))
@@ -97,7 +97,7 @@ pub(super) fn spawn_copy(shared: &Arc<Shared>, agent: OnUpgrade, proxy: OnUpgrad
     shared.drain.spawn(async move {
         let copied = async {
             let (Ok(agent), Ok(proxy)) = tokio::join!(agent, proxy) else { return };
-            let (Some(mut agent), Some(mut proxy)) = (bare::<TcpStream>(agent), bare::<Stream>(proxy)) else { return };
+            let (Some(mut agent), Some(mut proxy)) = (bare(agent), bare(proxy)) else { return };
             // How a tunnel ends is its two ends' affair.
             let _ = copy_both(&mut agent, &mut proxy, COPY_BYTES).await;
         };
@@ -110,7 +110,7 @@ pub(super) fn spawn_copy(shared: &Arc<Shared>, agent: OnUpgrade, proxy: OnUpgrad
 }
 
 /// The socket under a connection that left HTTP, with what was read ahead of it.
-fn bare<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded) -> Option<Rewind<T>> {
-    let parts = upgraded.downcast::<TokioIo<T>>().ok()?;
+fn bare(upgraded: Upgraded) -> Option<Rewind<Stream>> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some(Rewind::new(parts.read_buf, parts.io.into_inner()))
 }

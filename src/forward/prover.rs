@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
@@ -18,15 +19,27 @@ const SHIFT_MAX_S: u64 = 10 * 60;
 const UNSHIFTED: i64 = i64::MIN;
 
 pub(super) struct Prover {
-    key: PrivateKey,
-    /// `Cap <capability>.`, the part that no proof changes.
-    prefix: String,
-    sha256: [u8; 32],
+    holding: ArcSwap<Holding>,
     audience: Arc<str>,
     /// Seconds added to the system's clock; set once at most.
     shift_s: AtomicI64,
     /// A person has been told of a clock that cannot be corrected.
     told: AtomicBool,
+}
+
+/// A capability and the key of its last holder.
+struct Holding {
+    key: PrivateKey,
+    /// `Cap <capability>.`, the part that no proof changes.
+    prefix: String,
+    sha256: [u8; 32],
+}
+
+impl Holding {
+    fn new(capability: &Capability, key: PrivateKey) -> Result<Self, SealError> {
+        let sealed = capability.to_sealed()?;
+        Ok(Self { key, prefix: format!("{SCHEME} {}.", sealed.to_text()), sha256: sealed.sha256() })
+    }
 }
 
 /// A value of `Proxy-Authorization`, and by which clock it was made.
@@ -46,26 +59,30 @@ pub(super) enum Corrected {
 
 impl Prover {
     pub(super) fn new(capability: &Capability, key: PrivateKey, audience: Arc<str>) -> Result<Self, SealError> {
-        let sealed = capability.to_sealed()?;
-        let prefix = format!("{SCHEME} {}.", sealed.to_text());
         Ok(Self {
-            key,
-            prefix,
-            sha256: sealed.sha256(),
+            holding: ArcSwap::from_pointee(Holding::new(capability, key)?),
             audience,
             shift_s: AtomicI64::new(UNSHIFTED),
             told: AtomicBool::new(false),
         })
     }
 
-    /// A fresh proof for this purpose. `None` when the system gives no randomness or the key cannot sign.
-    pub(super) fn prove(&self, purpose: Purpose<'_>) -> Option<Proved> {
+    /// Holds these from now on. The clock stays as it is.
+    pub(super) fn renew(&self, capability: &Capability, key: PrivateKey) -> Result<(), SealError> {
+        self.holding.store(Arc::new(Holding::new(capability, key)?));
+        Ok(())
+    }
+
+    /// A fresh proof for this purpose, on a connection with this binding. `None` when the system gives no randomness or
+    /// the key cannot sign.
+    pub(super) fn prove(&self, purpose: Purpose<'_>, binding: &[u8]) -> Option<Proved> {
         let shift_s = self.shift_s.load(Ordering::Acquire);
         let now = shifted(shift_s);
-        let context = Context::new(&self.audience, purpose);
+        let context = Context { binding, ..Context::new(&self.audience, purpose) };
+        let holding = self.holding.load_full();
         let nonce = random::bytes().ok()?;
-        let proof = Proof::sign(&self.key, &self.sha256, now, FRESH_TTL_MAX_S, nonce, &context).ok()?;
-        let text = format!("{}{}", self.prefix, BASE64_URL_SAFE_NO_PAD.encode(proof.as_bytes()));
+        let proof = Proof::sign(&holding.key, &holding.sha256, now, FRESH_TTL_MAX_S, nonce, &context).ok()?;
+        let text = format!("{}{}", holding.prefix, BASE64_URL_SAFE_NO_PAD.encode(proof.as_bytes()));
         let mut value = HeaderValue::try_from(text).ok()?;
         value.set_sensitive(true);
         Some(Proved { value, shift_s })

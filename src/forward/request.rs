@@ -60,14 +60,15 @@ async fn ask(shared: &Shared, request: Request<Incoming>, target: &Target) -> Re
     let mut body = Some(body);
     loop {
         let purpose = Purpose::Request { method: parts.method.as_str(), target };
-        let proved = shared.prover.prove(purpose).ok_or_else(Refusal::no_proof)?;
+        let way = upstream::reach(shared).await.map_err(|why| Refusal::unanswered(&why))?;
+        let proved = shared.prover.prove(purpose, way.binding()).ok_or_else(Refusal::no_proof)?;
         let once = body.take().filter(|_| !bodiless);
         let mut outgoing: Outgoing = Request::new(once.map_or_else(|| Either::Right(Empty::new()), Either::Left));
         *outgoing.method_mut() = parts.method.clone();
         *outgoing.uri_mut() = parts.uri.clone();
         *outgoing.headers_mut() = parts.headers.clone();
         outgoing.headers_mut().insert(header::PROXY_AUTHORIZATION, proved.value.clone());
-        let answer = upstream::ask(shared, outgoing, ANSWER_WITHIN).await.map_err(|why| Refusal::unanswered(&why))?;
+        let answer = way.ask(shared, outgoing, ANSWER_WITHIN).await.map_err(|why| Refusal::unanswered(&why))?;
         if answer.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return Ok(answer);
         }

@@ -85,6 +85,12 @@ impl Refusal {
                 "connection_timeout",
                 "the narrows proxy behind this forwarder does not answer in time",
             ),
+            Unanswered::Tls => (
+                StatusCode::BAD_GATEWAY,
+                Code::UpstreamTls,
+                "tls_certificate_error",
+                "this forwarder and the narrows proxy behind it do not accept one another's certificates",
+            ),
             Unanswered::Broken => (
                 StatusCode::BAD_GATEWAY,
                 Code::UpstreamProtocol,

@@ -1,21 +1,27 @@
 //! The proxy, as the forwarder reaches it.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, CertificateError};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Revival, Shared};
+use crate::net::channel::{BadTls, Binding, ClientEnd};
 use crate::net::listener::Stream;
 use crate::request::Target;
 
@@ -37,26 +43,31 @@ const HEAD_BYTES_MAX: usize = 128 * 1024;
 pub enum Upstream {
     /// `http://host:port`.
     Tcp(Target),
+    /// `https://host:port`.
+    Tls(Target),
     /// `unix:PATH`.
     Unix(PathBuf),
 }
 
 /// The text of `--proxy` is no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not http://HOST:PORT or unix:PATH")]
+#[error("not https://HOST:PORT, http://HOST:PORT or unix:PATH")]
 pub struct ParseUpstreamError;
 
 impl FromStr for Upstream {
     type Err = ParseUpstreamError;
 
-    /// `http://host:port`, `host:port` or `unix:PATH`.
+    /// `https://host:port`, `http://host:port`, `host:port` or `unix:PATH`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() { Err(ParseUpstreamError) } else { Ok(Self::Unix(path.into())) };
         }
-        let authority = text.strip_prefix("http://").unwrap_or(text);
-        Target::parse(authority.trim_end_matches('/')).map(Self::Tcp).map_err(|_| ParseUpstreamError)
+        let (way, authority): (fn(Target) -> Self, _) = match text.strip_prefix("https://") {
+            Some(authority) => (Self::Tls, authority),
+            None => (Self::Tcp, text.strip_prefix("http://").unwrap_or(text)),
+        };
+        Target::parse(authority.trim_end_matches('/')).map(way).map_err(|_| ParseUpstreamError)
     }
 }
 
@@ -64,6 +75,7 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(target) => write!(f, "http://{target}"),
+            Self::Tls(target) => write!(f, "https://{target}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -76,10 +88,24 @@ impl From<SocketAddr> for Upstream {
     }
 }
 
+impl Upstream {
+    /// Whether what is said to the proxy stays on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(target) | Self::Tls(target) => is_loopback(target),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 /// The upstream and what is known about it.
 pub(super) struct Dialled {
     upstream: Upstream,
     revival: Option<Revival>,
+    client_end: ArcSwapOption<ClientEnd>,
+    /// A person has been told that the proxy cannot be reached, and it has not been since.
+    told: AtomicBool,
 }
 
 /// The proxy does not answer, or not in time.
@@ -87,30 +113,44 @@ pub(super) struct Dialled {
 pub(super) enum Unanswered {
     Refused,
     Late,
+    /// There is no TLS with it.
+    Tls,
     Broken,
 }
 
+/// A connection to the proxy, with nothing said yet.
+pub(super) struct Way {
+    stream: Stream,
+    binding: Option<Binding>,
+}
+
 impl Dialled {
-    pub(super) const fn new(upstream: Upstream, revival: Option<Revival>) -> Self {
-        Self { upstream, revival }
+    pub(super) fn new(
+        upstream: Upstream,
+        revival: Option<Revival>,
+        client_end: Option<ClientEnd>,
+    ) -> Result<Self, BadTls> {
+        let client_end = match (&upstream, client_end) {
+            (Upstream::Tls(_), None) => Some(ClientEnd::new(None, None)?),
+            (_, client_end) => client_end,
+        };
+        let client_end = ArcSwapOption::new(client_end.map(Arc::new));
+        Ok(Self { upstream, revival, client_end, told: AtomicBool::new(false) })
     }
 
-    pub(super) const fn upstream(&self) -> &Upstream {
-        &self.upstream
+    pub(super) fn replace_client_end(&self, client_end: ClientEnd) {
+        self.client_end.store(Some(Arc::new(client_end)));
     }
 
-    /// Whether what is said to the proxy stays on this machine. Only then may it correct a clock.
-    pub(super) fn is_local(&self) -> bool {
-        match &self.upstream {
-            Upstream::Tcp(target) => is_loopback(target),
-            Upstream::Unix(_) => true,
-        }
+    /// Whether nobody on the way can speak for the proxy. Only then may it correct a clock.
+    pub(super) fn is_believed(&self) -> bool {
+        matches!(self.upstream, Upstream::Tls(_)) || self.upstream.is_local()
     }
 
     /// Whether the target is the proxy itself.
     pub(super) fn is(&self, target: &Target) -> bool {
         match &self.upstream {
-            Upstream::Tcp(proxy) => {
+            Upstream::Tcp(proxy) | Upstream::Tls(proxy) => {
                 proxy.port == target.port && (proxy.host == target.host || is_loopback(proxy) && is_loopback(target))
             }
             Upstream::Unix(_) => false,
@@ -118,7 +158,7 @@ impl Dialled {
     }
 
     /// A connection to the proxy, which is brought back first if it is gone and somebody can.
-    async fn dial(&self) -> io::Result<Stream> {
+    async fn dial(&self) -> io::Result<Way> {
         match (self.connect().await, &self.revival) {
             (Err(_), Some(revival)) => {
                 let (tried, answer) = oneshot::channel();
@@ -131,19 +171,33 @@ impl Dialled {
         }
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<Way> {
         match &self.upstream {
-            Upstream::Tcp(target) => {
-                let stream = match target.host.address() {
-                    Some(address) => TcpStream::connect((address, target.port)).await?,
-                    None => TcpStream::connect((target.host.as_str(), target.port)).await?,
-                };
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+            Upstream::Tcp(target) => Ok(Way { stream: tcp(target).await?, binding: None }),
+            Upstream::Tls(target) => {
+                let client_end = self.client_end.load_full().ok_or(io::ErrorKind::Unsupported)?;
+                let (stream, binding) = client_end.connect(&target.host, tcp(target).await?).await?;
+                Ok(Way { stream, binding: Some(binding) })
             }
-            Upstream::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            Upstream::Unix(path) => Ok(Way { stream: Stream::Unix(UnixStream::connect(path).await?), binding: None }),
         }
     }
+
+    /// Tells a person once that the proxy cannot be reached, and why. One that can be brought back is nobody's concern.
+    fn tell(&self, notify: fn(&str), why: &str) {
+        if self.revival.is_none() && !self.told.swap(true, Ordering::Relaxed) {
+            notify(&format!("no way to the proxy at {}: {why}", self.upstream));
+        }
+    }
+}
+
+async fn tcp(target: &Target) -> io::Result<Stream> {
+    let stream = match target.host.address() {
+        Some(address) => TcpStream::connect((address, target.port)).await?,
+        None => TcpStream::connect((target.host.as_str(), target.port)).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(Stream::Tcp(stream))
 }
 
 /// `localhost`, 127.0.0.0/8, `::1`, and the unspecified addresses, which reach loopback too.
@@ -155,37 +209,102 @@ pub(super) fn is_loopback(target: &Target) -> bool {
     }
 }
 
-/// Sends one request to the proxy on a connection of its own, and waits for the head of its answer.
-pub(super) async fn ask<B>(
-    shared: &Shared,
-    request: Request<B>,
-    within: Duration,
-) -> Result<Response<Incoming>, Unanswered>
-where
-    B: Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let stream = match timeout(DIAL_WITHIN + REVIVE_WITHIN, shared.dialled.dial()).await {
-        Ok(Ok(stream)) => stream,
+/// A connection of its own for one request.
+pub(super) async fn reach(shared: &Shared) -> Result<Way, Unanswered> {
+    match timeout(DIAL_WITHIN + REVIVE_WITHIN, shared.dialled.dial()).await {
+        Ok(Ok(way)) => Ok(way),
         Ok(Err(error)) => {
-            tracing::debug!(%error, upstream = %shared.dialled.upstream(), "the proxy does not answer");
-            return Err(Unanswered::Refused);
+            let trouble = trouble(&error);
+            shared.dialled.tell(shared.notify, trouble.as_deref().unwrap_or(&error.to_string()));
+            Err(if trouble.is_some() { Unanswered::Tls } else { Unanswered::Refused })
         }
-        Err(_) => return Err(Unanswered::Late),
-    };
-    let handshake =
-        http1::Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(|_| Unanswered::Broken)?;
-    let drain = shared.drain.clone();
-    shared.drain.spawn(async move {
-        tokio::select! {
-            _ = connection.with_upgrades() => {}
-            () = drain.over() => {}
+        Err(_) => {
+            shared.dialled.tell(shared.notify, "it does not answer in time");
+            Err(Unanswered::Late)
         }
-    });
-    match timeout(within, sender.send_request(request)).await {
-        Ok(answer) => answer.map_err(|_| Unanswered::Broken),
-        Err(_) => Err(Unanswered::Late),
+    }
+}
+
+impl Way {
+    /// What a proof for this connection is bound to; empty without TLS.
+    pub(super) fn binding(&self) -> &[u8] {
+        self.binding.as_ref().map_or(&[], |binding| binding)
+    }
+
+    /// Sends one request, and waits for the head of its answer.
+    pub(super) async fn ask<B>(
+        self,
+        shared: &Shared,
+        request: Request<B>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, Unanswered>
+    where
+        B: Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let io = TokioIo::new(self.stream);
+        let handshake = http1::Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX).handshake(io);
+        let (mut sender, connection) = handshake.await.map_err(|_| Unanswered::Broken)?;
+        let drain = shared.drain.clone();
+        shared.drain.spawn(async move {
+            tokio::select! {
+                _ = connection.with_upgrades() => {}
+                () = drain.over() => {}
+            }
+        });
+        match timeout(within, sender.send_request(request)).await {
+            Ok(Ok(answer)) => {
+                shared.dialled.told.store(false, Ordering::Relaxed);
+                Ok(answer)
+            }
+            // In TLS 1.3 a refused client certificate shows only here.
+            Ok(Err(error)) => match trouble(&error) {
+                Some(trouble) => {
+                    shared.dialled.tell(shared.notify, &trouble);
+                    Err(Unanswered::Tls)
+                }
+                None => Err(Unanswered::Broken),
+            },
+            Err(_) => Err(Unanswered::Late),
+        }
+    }
+}
+
+/// What a person must know of an error of TLS.
+fn trouble(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(error) = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>()) {
+            return Some(in_words(error));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "its certificate is not from an authority that is trusted here (--ca FILE names one)".to_owned()
+        }
+        rustls::Error::InvalidCertificate(error) => format!("its certificate is not accepted: {error}"),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants a certificate of ours (--cert FILE --cert-key FILE)".to_owned()
+        }
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError),
+        ) => format!(
+            "it does not accept our certificate ({alert:?}): its `client_ca` must have signed it, and it must be in date"
+        ),
+        error => format!("TLS failed: {error}"),
     }
 }
 
@@ -199,14 +318,15 @@ mod tests {
             assert_eq!(text.parse::<Upstream>().expect(text).to_string(), "http://127.0.0.1:7080");
         }
         assert_eq!("unix:/run/n.sock".parse(), Ok(Upstream::Unix("/run/n.sock".into())));
-        for text in ["", "unix:", "https://proxy:7080", "http://proxy", "socks5://127.0.0.1:1080", "http://u:p@h:1"] {
+        assert_eq!("https://proxy:7080".parse::<Upstream>().expect("an address").to_string(), "https://proxy:7080");
+        for text in ["", "unix:", "https://proxy", "http://proxy", "socks5://127.0.0.1:1080", "http://u:p@h:1"] {
             assert_eq!(text.parse::<Upstream>(), Err(ParseUpstreamError), "{text}");
         }
     }
 
     #[test]
     fn knows_the_proxy_under_its_other_names() {
-        let proxy = Dialled::new("127.0.0.1:7080".parse().expect("an address"), None);
+        let proxy = Dialled::new("127.0.0.1:7080".parse().expect("an address"), None, None).expect("no TLS");
         let target = |text| Target::parse(text).expect("a target");
         for text in ["127.0.0.1:7080", "localhost:7080", "127.9.9.9:7080", "[::1]:7080", "0.0.0.0:7080"] {
             assert!(proxy.is(&target(text)), "{text}");

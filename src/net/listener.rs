@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsStream;
 
 /// Who is at the other end of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +84,15 @@ impl Listener {
     /// The system's, most often that the port is in use.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
         Ok(Self::Tcp(TcpListener::bind(address).await?))
+    }
+
+    /// Takes over a bound socket, of another network namespace perhaps.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn inherited(bound: std::net::TcpListener) -> io::Result<Self> {
+        bound.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(bound)?))
     }
 
     /// Binds a Unix socket whose file has this mode. A socket file that nobody serves is replaced.
@@ -161,6 +171,21 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Inside TLS, over one of these.
+    Tls(Box<TlsStream<Self>>),
+}
+
+impl Stream {
+    /// Whether a process of one of these users is at the other end of a Unix socket; of our own, where none is named. The
+    /// system says so (`SO_PEERCRED`), and of no other connection.
+    #[must_use]
+    pub fn is_from(&self, uids: &[u32]) -> bool {
+        let Self::Unix(stream) = self else { return false };
+        stream.peer_cred().is_ok_and(|peer| {
+            let own = uids.is_empty() && peer.uid() == nix::unistd::geteuid().as_raw();
+            own || uids.contains(&peer.uid())
+        })
+    }
 }
 
 impl Stream {
@@ -199,6 +224,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -208,6 +234,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -215,6 +242,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -222,6 +250,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 
@@ -233,6 +262,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 

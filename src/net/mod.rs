@@ -5,6 +5,7 @@
 //! ([`guard`]).
 
 pub mod address;
+pub mod channel;
 pub mod dial;
 pub mod duplex;
 pub mod guard;

@@ -14,10 +14,11 @@ use super::share::Seat;
 use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
-    Account, Block, BlockId, Capability, Context, Credentials, Proven, PublicKey, Purpose, Verified, claimed_holder,
-    verify,
+    Account, Block, BlockId, Capability, Context, Credentials, ProofError, Proven, PublicKey, Purpose, Verified,
+    claimed_holder, verify,
 };
 use crate::clock::UnixSeconds;
+use crate::net::channel::Channel;
 use crate::net::listener::Peer;
 use crate::policy::Code;
 use crate::request::ProofKind;
@@ -62,6 +63,15 @@ pub(super) struct Client {
     pub(super) proxy: Arc<Proxy>,
     pub(super) entrance: Arc<Entrance>,
     pub(super) peer: Peer,
+    /// Clear until the TLS of a listener that has it is there.
+    pub(super) channel: Channel,
+}
+
+impl Client {
+    /// True when nobody on the way can read what the client sends.
+    pub(super) fn is_private(&self) -> bool {
+        self.peer.is_local() || self.channel != Channel::Clear
+    }
 }
 
 /// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request; on a listener that holds a capability,
@@ -72,15 +82,15 @@ pub(super) fn authenticate(
     headers: Option<&HeaderMap>,
     purpose: Purpose<'_>,
 ) -> Result<Authenticated, Challenge> {
-    let Client { proxy, entrance, peer } = client;
+    let Client { proxy, entrance, peer, .. } = client;
     let now = UnixSeconds::now();
     let (credentials, listener) = match &**entrance {
-        Entrance::Main => (credentials(headers.ok_or_else(no_credentials)?)?, None),
+        Entrance::Main | Entrance::Tls => (credentials(headers.ok_or_else(no_credentials)?)?, None),
         Entrance::Bound { name, .. } => (held(proxy, snapshot, name, purpose, now)?, Some(&**name)),
     };
     let known = proxy.verified.get(&credentials.capability.sha256(), snapshot.roots_epoch());
-    let proven = prove(proxy, &credentials, known.as_deref(), purpose, now)?;
-    if proven.kind() == ProofKind::Presentation && !peer.is_local() {
+    let proven = prove(client, &credentials, known.as_deref(), purpose, now)?;
+    if proven.kind() == ProofKind::Presentation && !client.is_private() {
         return Err(Challenge::new(Code::ProofInvalid, "a presentation is not accepted over clear text"));
     }
     let verified = known.map_or_else(|| chain(proxy, snapshot, &credentials.capability, now), Ok)?;
@@ -142,7 +152,7 @@ fn credentials(headers: &HeaderMap) -> Result<Credentials, Challenge> {
 }
 
 fn prove(
-    proxy: &Proxy,
+    client: &Client,
     credentials: &Credentials,
     known: Option<&Verified>,
     purpose: Purpose<'_>,
@@ -154,11 +164,19 @@ fn prove(
         None => claimed_holder(&credentials.capability)
             .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?,
     };
-    let context = Context::new(&proxy.audience, purpose);
-    credentials
-        .proof
-        .check(&holder, &credentials.capability.sha256(), &context, now, &proxy.limits.proof)
-        .map_err(|error| Challenge::new(Code::of_proof(&error), error.to_string()))
+    let Client { proxy, channel, .. } = client;
+    let unbound = Context::new(&proxy.audience, purpose);
+    let capability = credentials.capability.sha256();
+    let check =
+        |context: Context<'_>| credentials.proof.check(&holder, &capability, &context, now, &proxy.limits.proof);
+    let checked = match channel {
+        Channel::Tls { binding, mutual } => match check(Context { binding, ..unbound }) {
+            Err(ProofError::Signature) if !mutual => check(unbound),
+            bound => bound,
+        },
+        Channel::Clear => check(unbound),
+    };
+    checked.map_err(|error| Challenge::new(Code::of_proof(&error), error.to_string()))
 }
 
 /// Verifies the chain, and remembers it for the next CONNECT under these roots.

@@ -18,11 +18,12 @@ use super::body::Reply;
 use super::keep::{Bounds, keep};
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
-use super::{Drain, exchange, passthrough, terminate};
+use super::{Drain, Entrance, exchange, passthrough, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
+use crate::net::channel::Channel;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
-use crate::net::listener::{Peer, Stream};
+use crate::net::listener::Stream;
 use crate::net::unread::Unread;
 use crate::policy::Code;
 use crate::request::{Scheme, Target};
@@ -39,7 +40,10 @@ pub(super) struct Outer {
 }
 
 /// Serves one accepted connection until it ends, or becomes a tunnel.
-pub(super) async fn serve(client: Client, stream: Stream, drain: Drain) {
+pub(super) async fn serve(mut client: Client, stream: Stream, drain: Drain) {
+    // Boxed, so that a connection does not keep the room that its handshake took.
+    let Some((stream, channel)) = Box::pin(enter(&client, stream)).await else { return };
+    client.channel = channel;
     let proxy = Arc::clone(&client.proxy);
     let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
     let (authenticated, guard) = (AtomicBool::new(false), guarded.state());
@@ -58,6 +62,18 @@ pub(super) async fn serve(client: Client, stream: Stream, drain: Drain) {
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
     drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), end).await;
+}
+
+/// The TLS of a listener that has it, ended in time.
+async fn enter(client: &Client, stream: Stream) -> Option<(Stream, Channel)> {
+    let Client { proxy, entrance, peer, .. } = client;
+    if **entrance != Entrance::Tls {
+        return Some((stream, Channel::Clear));
+    }
+    let server_end = proxy.live.snapshot().server_end().cloned()?;
+    let entered = tokio::time::timeout(proxy.limits.handshake, server_end.accept(stream)).await;
+    let entered = entered.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    entered.inspect_err(|error| tracing::info!(%peer, %error, "no TLS with a client")).ok()
 }
 
 /// Ends when nobody has authenticated on the connection for too long; never, where somebody has.
@@ -140,7 +156,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
 async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Reply> {
     let version = request.version();
     let style = Style::of(request.headers());
-    let (scheme, target) = match destination(request.uri(), &outer.client.peer) {
+    let (scheme, target) = match destination(request.uri(), outer.client.is_private()) {
         Ok(destination) => destination,
         Err(refusal) => {
             outer.client.proxy.metrics.refused(refusal.code);
@@ -160,10 +176,10 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     }
 }
 
-fn destination(uri: &Uri, peer: &Peer) -> Result<(Scheme, Target), Refusal> {
+fn destination(uri: &Uri, private: bool) -> Result<(Scheme, Target), Refusal> {
     let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,
-        Some("https") if peer.is_local() => Scheme::Https,
+        Some("https") if private => Scheme::Https,
         Some("https") => return Err(Refusal::new(Code::Framing, "use CONNECT for https")),
         _ => {
             let refusal = Refusal::new(Code::Framing, "this is a proxy, not a server");

@@ -14,6 +14,7 @@ use super::inbound::Served;
 use crate::capability::{Revocations, Roots};
 use crate::config::Config;
 use crate::credential::{Secret, SecretName};
+use crate::net::channel::ServerEnd;
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, Offer, TrustError};
 use crate::request::{Scheme, Target};
@@ -56,6 +57,7 @@ impl Live {
             injectors: Arc::clone(&now.injectors),
             known: Arc::clone(&now.known),
             holdings: Arc::clone(&now.holdings),
+            server_end: now.server_end.clone(),
             roots: now.roots.clone(),
             dial_rules: now.dial_rules.clone(),
             trusted: Arc::clone(&now.trusted),
@@ -78,6 +80,8 @@ pub struct SnapshotParts {
     pub secrets: BTreeMap<SecretName, Arc<Secret>>,
     /// What the proxy holds for the clients of listeners.
     pub holdings: Holdings,
+    /// What it shows to clients that come by TLS.
+    pub server_end: Option<Arc<ServerEnd>>,
     /// Whose authority blocks count.
     pub roots: Roots,
     /// What is revoked.
@@ -106,6 +110,7 @@ pub struct Snapshot {
     /// By credential, newest first: the values that upstreams may have learned from this process.
     known: Arc<Known>,
     holdings: Arc<Holdings>,
+    server_end: Option<Arc<ServerEnd>>,
     roots: Roots,
     revocations: Arc<Revocations>,
     dial_rules: DialRules,
@@ -139,7 +144,7 @@ impl Snapshot {
     }
 
     fn build(parts: SnapshotParts, before: Option<&Self>) -> Result<Self, TrustError> {
-        let SnapshotParts { config, secrets, holdings, roots, revocations, dial_rules, trusted } = parts;
+        let SnapshotParts { config, secrets, holdings, server_end, roots, revocations, dial_rules, trusted } = parts;
         let mut known = known(&secrets, before.map(|before| &*before.known));
         known.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
         let injectors = Injectors::with_known(
@@ -158,6 +163,7 @@ impl Snapshot {
             injectors: Arc::new(injectors),
             known: Arc::new(known),
             holdings: Arc::new(holdings),
+            server_end,
             roots,
             revocations: Arc::new(revocations),
             dial_rules,
@@ -182,6 +188,12 @@ impl Snapshot {
     #[must_use]
     pub fn roots(&self) -> &Roots {
         &self.roots
+    }
+
+    /// What it shows to clients that come by TLS.
+    #[must_use]
+    pub fn server_end(&self) -> Option<&Arc<ServerEnd>> {
+        self.server_end.as_ref()
     }
 
     pub(super) fn holding(&self, listener: &str) -> Option<&Holding> {

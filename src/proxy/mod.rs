@@ -52,6 +52,7 @@ use share::{Bounds, Shares};
 
 use crate::audit::Journal;
 use crate::capability::{Ledger, ReplayCache, VerifiedCache};
+use crate::net::channel::Channel;
 use crate::net::dial::Dialer;
 use crate::net::leaf::LeafCache;
 use crate::net::listener::{Listener, Stream};
@@ -71,6 +72,8 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 pub enum Entrance {
     /// They bring credentials.
     Main,
+    /// They bring credentials, over TLS that ends here.
+    Tls,
     /// They act under the capability of the [`Holding`] with this name, and no credentials of theirs are looked at.
     Bound {
         /// The listener's name.
@@ -161,11 +164,8 @@ impl Entrance {
     /// Whether whoever is at the other end may come in at all.
     fn admits(&self, stream: &Stream) -> bool {
         match (self, stream) {
-            (Self::Main, _) | (Self::Bound { .. }, Stream::Tcp(_)) => true,
-            (Self::Bound { uids, .. }, Stream::Unix(stream)) => stream.peer_cred().is_ok_and(|peer| {
-                let own = uids.is_empty() && peer.uid() == nix::unistd::geteuid().as_raw();
-                own || uids.contains(&peer.uid())
-            }),
+            (Self::Bound { uids, .. }, Stream::Unix(_)) => stream.is_from(uids),
+            _ => true,
         }
     }
 }
@@ -206,8 +206,9 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                     tracing::warn!("a process of another user was turned away from a listener's socket");
                     continue;
                 }
-                let client = Client { proxy: Arc::clone(&proxy), entrance: Arc::clone(&entrance), peer };
-                if entrance.is_transparent() {
+                let (proxy, entrance) = (Arc::clone(&proxy), Arc::clone(&entrance));
+                let client = Client { proxy, entrance, peer, channel: Channel::Clear };
+                if client.entrance.is_transparent() {
                     drain.spawn(transparent::serve(client, stream, drain.clone()));
                 } else {
                     drain.spawn(connect::serve(client, stream, drain.clone()));

@@ -50,6 +50,13 @@ impl TestCa {
         self.dir.path().join("origin-ca.pem")
     }
 
+    /// A fresh certificate for this name and its private key, in PEM.
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        (leaf.pem(), key.serialize_pem())
+    }
+
     /// TLS settings with a fresh leaf for `names` (DNS names or IP addresses).
     pub(crate) fn server(&self, names: &[&str], alpn: Alpn) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();

@@ -22,7 +22,7 @@ use crate::cli::child::bundle::Bundle;
 use crate::cli::child::environment::{Environment, UNSET};
 use crate::cli::failure::Failure;
 use crate::config::AUDIENCE_DEFAULT;
-use crate::forward::{Forwarder, Parts, Upstream};
+use crate::forward::{Forwarder, Guests, Parts, Upstream};
 use crate::net::trust::{self, Offer, RootSource};
 use crate::service::Service;
 
@@ -56,7 +56,17 @@ impl Agent<'_> {
     pub(super) async fn ask(self, method: &str, url: &Uri) -> Result<Answer, Failure> {
         let Self { upstream, capability, key, bundle, service, has_curl } = self;
         let audience = Arc::from(AUDIENCE_DEFAULT);
-        let parts = Parts { upstream, capability, key, audience, revival: None, notify: |_| {}, listener: None };
+        let parts = Parts {
+            upstream,
+            capability,
+            key,
+            audience,
+            revival: None,
+            notify: |_| {},
+            client_end: None,
+            listener: None,
+            guests: Guests::Password,
+        };
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
         let variables =
             Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &[service] }

@@ -48,6 +48,8 @@ const CONNECT: Asked = Asked {
     binding: b"",
 };
 const REQUEST: Asked = Asked { purpose: "request", method: "GET", target: "api.acme.test:80", ..CONNECT };
+/// As the exporter of a TLS connection would be.
+const BOUND: Asked = Asked { binding: b"binding: 32 bytes of an exporter", ..CONNECT };
 const PRESENTATION: Asked = Asked { purpose: "presentation", method: "", target: "", ..CONNECT };
 
 fn private(algorithm: Algorithm) -> PrivateKey {
@@ -123,11 +125,12 @@ const TTL: Option<(&str, &str)> = Some(("ttl_too_long", "proof_invalid"));
 pub(super) fn file() -> Value {
     let mut cases = of_kinds();
     cases.extend(bound_to_context());
+    cases.extend(bound_to_connection());
     cases.extend(bound_to_time());
     cases.extend(bound_to_key());
     cases.extend(malformed());
     json!({
-        "about": "check(proof, holder, capability_sha256, asked, now, started_at), with a skew of 30 s, at most 60 s for connect and request and 3600 s for presentation, and no memory of nonces. asked.purpose presentation is a verifier that accepts nothing else.",
+        "about": "check(proof, holder, capability_sha256, asked, now, started_at), with a skew of 30 s, at most 60 s for connect and request and 3600 s for presentation, and no memory of nonces. asked.purpose presentation is a verifier that accepts nothing else. asked.binding is the connection's: a verifier that requires it.",
         "cases": cases,
     })
 }
@@ -172,6 +175,23 @@ fn bound_to_context() -> Vec<Value> {
         Case { asked_capability: [0xcb; 32], ..base() }.build("another capability", SIGNATURE),
         Case { signed: PRESENTATION, asked: Asked { audience: "other", ..CONNECT }, ..base() }
             .build("a presentation for another audience", SIGNATURE),
+    ]
+}
+
+fn bound_to_connection() -> Vec<Value> {
+    let asked_as = |signed: Asked, asked: Asked| Case { signed, asked, ..base() };
+    let bit_away = Asked { binding: b"binding: 32 bytes of an exportes", ..CONNECT };
+    let request = Asked { binding: BOUND.binding, ..REQUEST };
+    let presentation = Asked { binding: BOUND.binding, ..PRESENTATION };
+    vec![
+        of(BOUND).build("connect bound to its connection", None),
+        of(request.clone()).build("request bound to its connection", None),
+        asked_as(BOUND, bit_away).build("bound to another connection", SIGNATURE),
+        asked_as(BOUND, CONNECT).build("bound, and the connection is not", SIGNATURE),
+        asked_as(CONNECT, BOUND).build("not bound, and the connection is", SIGNATURE),
+        asked_as(REQUEST, request).build("request that is not bound, and the connection is", SIGNATURE),
+        asked_as(PRESENTATION, BOUND).build("presentation on a bound connection", None),
+        asked_as(presentation, BOUND).build("presentation that is bound", SIGNATURE),
     ]
 }
 
