@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Home, StoreError, atomic, private, random};
+use crate::clock::UnixSeconds;
 use crate::credential::{Secret, SecretName};
 
 /// What this version reads and writes.
@@ -43,6 +44,9 @@ struct Sealed {
 struct SealedValue {
     nonce: String,
     sealed: String,
+    /// When it was set, in seconds since 1970; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_at: Option<u64>,
 }
 
 impl SecretStore {
@@ -86,6 +90,16 @@ impl SecretStore {
     pub fn list(&self) -> Result<Vec<SecretName>, StoreError> {
         let names = self.read()?.map(|sealed| sealed.secrets).unwrap_or_default();
         names.keys().map(|name| self.name(name)).collect()
+    }
+
+    /// When each secret was set, for those of which the file says so. Needs no key.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn times(&self) -> Result<BTreeMap<SecretName, UnixSeconds>, StoreError> {
+        let values = self.read()?.map(|sealed| sealed.secrets).unwrap_or_default();
+        let known = values.iter().filter_map(|(name, value)| Some((name, UnixSeconds(value.set_at?))));
+        known.map(|(name, at)| Ok((self.name(name)?, at))).collect()
     }
 
     /// Seals a secret under its name; the first one makes `store.key`. Returns whether there was one before.
@@ -238,7 +252,8 @@ fn seal(key: &Key, name: &str, secret: &Secret) -> Result<SealedValue, StoreErro
     bytes.extend_from_slice(value);
     let nonce =
         key.aead.seal_in_place_append_tag(Aad::from(associated(name)), &mut *bytes).map_err(|_| StoreError::Random)?;
-    Ok(SealedValue { nonce: hex::encode(nonce.as_ref()), sealed: hex::encode(&*bytes) })
+    let set_at = Some(UnixSeconds::now().get());
+    Ok(SealedValue { nonce: hex::encode(nonce.as_ref()), sealed: hex::encode(&*bytes), set_at })
 }
 
 fn associated(name: &str) -> Vec<u8> {
