@@ -4,11 +4,16 @@
 //! token (`capctl admin token`). Nothing is for a page of a website.
 //!
 //! Deliberately absent: anything that changes state, and any name of a person, host or path.
-mod caller;
 
-use std::collections::VecDeque;
+mod caller;
+mod exposition;
+mod process;
+mod readiness;
+mod scrape;
+mod standing;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +27,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::net::listener::{Listener, Stream};
-use crate::proxy::{Drain, Proxy};
+use crate::proxy::{Count, Drain, Proxy};
 use crate::store::Home;
+
+use exposition::Form;
+use scrape::Scrape;
+pub use standing::{Part, Reloads, Standing};
 
 /// A whole request must come within this.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -33,13 +42,26 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// and none of them must be able to keep the operator out.
 const READERS_MAX: usize = 16;
 
+/// Whom the operator asks about.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The proxy.
+    pub proxy: Arc<Proxy>,
+    /// Its home, for the token.
+    pub home: Home,
+    /// How it stands beside its files.
+    pub standing: Arc<Standing>,
+    /// Whether it is going down.
+    pub drain: Drain,
+}
+
 /// Answers `GET /healthz`, `/readyz`, `/metrics`, and with the token `/status`, until the drain is over.
-pub async fn serve(proxy: Arc<Proxy>, home: Home, listener: Listener, drain: Drain) {
+pub async fn serve(admin: Admin, listener: Listener) {
     let mut readers: VecDeque<AbortHandle> = VecDeque::with_capacity(READERS_MAX);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.over() => return,
+            () = admin.drain.over() => return,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -51,14 +73,14 @@ pub async fn serve(proxy: Arc<Proxy>, home: Home, listener: Listener, drain: Dra
         {
             oldest.abort();
         }
-        let reader = tokio::spawn(answer_all(Arc::clone(&proxy), home.clone(), stream));
+        let reader = tokio::spawn(answer_all(admin.clone(), stream));
         readers.push_back(reader.abort_handle());
     }
 }
 
-async fn answer_all(proxy: Arc<Proxy>, home: Home, stream: Stream) {
+async fn answer_all(admin: Admin, stream: Stream) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let response = answer(&proxy, &home, &request);
+        let response = answer(&admin, &request);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -68,7 +90,7 @@ async fn answer_all(proxy: Arc<Proxy>, home: Home, stream: Stream) {
     let _ = connection.await;
 }
 
-fn answer(proxy: &Proxy, home: &Home, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if !caller::names_us(request) {
         return text(StatusCode::MISDIRECTED_REQUEST, "this listener is localhost, 127.0.0.1 or [::1]\n".to_owned());
     }
@@ -77,7 +99,7 @@ fn answer(proxy: &Proxy, home: &Home, request: &Request<Incoming>) -> Response<F
     }
     let path = request.uri().path();
     let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics");
-    if !is_open && !caller::has_token(request, home) {
+    if !is_open && !caller::has_token(request, &admin.home) {
         let mut refused = text(StatusCode::UNAUTHORIZED, "capctl admin token prints what to show\n".to_owned());
         let challenge = HeaderValue::from_static("Bearer realm=\"narrows-admin\"");
         refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -88,9 +110,9 @@ fn answer(proxy: &Proxy, home: &Home, request: &Request<Incoming>) -> Response<F
     }
     match path {
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(proxy),
-        "/metrics" => text(StatusCode::OK, metrics(proxy)),
-        "/status" => status(proxy),
+        "/readyz" => ready(admin),
+        "/metrics" => metrics(admin, Form::wanted(request.headers())),
+        "/status" => status(&admin.proxy),
         _ => text(StatusCode::NOT_FOUND, String::new()),
     }
 }
@@ -103,51 +125,40 @@ fn status(proxy: &Proxy) -> Response<Full<Bytes>> {
         "pid": std::process::id(),
         "audience": &*proxy.audience,
         "journal": { "lines": health.lines, "in_flight": health.in_flight, "refusing": health.refusing.map(|why| why.to_string()) },
-        "requests": proxy.metrics.requests().collect::<std::collections::BTreeMap<_, _>>(),
-        "refusals": proxy.metrics.refusals().collect::<std::collections::BTreeMap<_, _>>(),
-        "connections": proxy.metrics.clients(),
+        "requests": proxy.metrics.requests(),
+        "refusals": proxy.metrics.refusals().map(|(code, count)| (code.as_str(), count)).collect::<BTreeMap<_, _>>(),
+        "connections": proxy.metrics.counted(Count::Connections),
     });
-    let mut response = text(StatusCode::OK, format!("{body:#}\n"));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    json(StatusCode::OK, &body)
+}
+
+fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    let (is_ready, body) = readiness::report(&readiness::checks(admin));
+    json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+fn metrics(admin: &Admin, form: Form) -> Response<Full<Bytes>> {
+    let Ok(written) = form.write(Scrape(admin.clone())) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the counts cannot be written\n".to_owned());
+    };
+    let mut response = of_type(StatusCode::OK, form.media_type(), written);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
 
-fn readiness(proxy: &Proxy) -> Response<Full<Bytes>> {
-    match proxy.journal.health().refusing {
-        None => text(StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
-}
-
-/// The Prometheus text format, version 0.0.4.
-fn metrics(proxy: &Proxy) -> String {
-    let mut out = String::new();
-    let health = proxy.journal.health();
-    labelled(&mut out, "narrows_requests_total", "Requests by outcome.", "outcome", proxy.metrics.requests());
-    labelled(&mut out, "narrows_refusals_total", "Refusals by code.", "code", proxy.metrics.refusals());
-    single(&mut out, "narrows_connections_total", "counter", "Connections accepted.", proxy.metrics.clients());
-    single(&mut out, "narrows_journal_lines_total", "counter", "Journal lines written.", health.lines);
-    let in_flight = u64::try_from(health.in_flight).unwrap_or(u64::MAX);
-    single(&mut out, "narrows_requests_in_flight", "gauge", "Requests begun and not ended.", in_flight);
-    out
-}
-
-fn labelled(out: &mut String, name: &str, help: &str, label: &str, values: impl Iterator<Item = (&'static str, u64)>) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-    for (value, count) in values {
-        let _ = writeln!(out, "{name}{{{label}=\"{value}\"}} {count}");
-    }
-}
-
-fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    of_type(status, "application/json", format!("{body:#}\n"))
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    of_type(status, "text/plain; charset=utf-8", body)
+}
+
+fn of_type(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use crate::capability::{BadRevocation, Capability, Revocations, Roots};
+use crate::clock::UnixSeconds;
 use crate::config::{Config, Listener, Problem, Tls, Upstream, UpstreamRoots};
 use crate::credential::{Secret, SecretName};
 use crate::net::channel::{Identity, ServerEnd};
@@ -23,6 +24,9 @@ pub enum LoadError {
     /// A file of the home.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of the revocation list.
+    #[error(transparent)]
+    RevocationFile(StoreError),
     /// The revocation list. Nothing may be judged by half of one.
     #[error("revoked.jsonl: {0}")]
     Revocations(#[from] BadRevocation),
@@ -50,7 +54,7 @@ impl LoadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(_) => Some("narrows --check lists every problem".to_owned()),
-            Self::Store(error) => error.hint(),
+            Self::Store(error) | Self::RevocationFile(error) => error.hint(),
             Self::Revocations(_) => Some("mend or remove that line; capctl revoke writes good ones".to_owned()),
             Self::Trust(_) | Self::Tls(_) => None,
             Self::Holding { hint, .. } => hint.clone(),
@@ -89,14 +93,26 @@ pub fn load_snapshot_parts(
 
 /// The home's revocations as they stand.
 pub(super) fn revocations(home: &Home) -> Result<Revocations, LoadError> {
-    let lines = revoked::load(&home.revoked())?;
+    let lines = revoked::load(&home.revoked()).map_err(LoadError::RevocationFile)?;
     Ok(Revocations::parse(lines.iter().map(String::as_str))?)
+}
+
+/// When the secrets that services name were set, where the store knows.
+pub(super) fn secret_times(home: &Home, config: &Config) -> BTreeMap<SecretName, UnixSeconds> {
+    // The store has just been read; what is wrong with it was said then.
+    let mut times = SecretStore::new(home).times().unwrap_or_default();
+    times.retain(|name, _| is_named(config, name));
+    times
+}
+
+fn is_named(config: &Config, name: &SecretName) -> bool {
+    config.services.services().iter().any(|service| service.credential() == Some(name))
 }
 
 /// The secrets that services name, and no others: what nobody uses stays sealed.
 fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secret>>, LoadError> {
     let mut used = SecretStore::new(home).load()?;
-    used.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
+    used.retain(|name, _| is_named(config, name));
     Ok(used.into_iter().map(|(name, secret)| (name, Arc::new(secret))).collect())
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use super::load::{self, LoadError, load_snapshot_parts};
+use crate::admin::{Part, Standing};
+use crate::clock::UnixSeconds;
 use crate::config::{Config, changes_needing_restart};
 use crate::proxy::{Drain, Proxy};
 use crate::store::Home;
@@ -24,6 +26,13 @@ pub(super) struct Reload {
     /// The certificate of the CA that signs now.
     pub(super) signs: String,
     pub(super) watcher: Watcher,
+    pub(super) standing: Arc<Standing>,
+}
+
+/// What became of a change.
+enum Reloaded {
+    Taken,
+    RestartNeeded,
 }
 
 impl Reload {
@@ -38,8 +47,15 @@ impl Reload {
             self.revocations();
             self.authority();
             match self.next() {
-                Ok(()) => tracing::info!("the configuration was read again"),
-                Err(error) => report(&error),
+                Ok(Reloaded::Taken) => {
+                    self.standing.reloaded(UnixSeconds::now());
+                    tracing::info!("the configuration was read again");
+                }
+                Ok(Reloaded::RestartNeeded) => self.standing.refused(None),
+                Err(error) => {
+                    report(&error);
+                    self.standing.refused(trouble(&error));
+                }
             }
             self.watcher.set_paths(watched(&self.home, &self.config.files));
         }
@@ -47,36 +63,47 @@ impl Reload {
 
     fn revocations(&self) {
         match load::revocations(&self.home) {
-            Ok(revocations) => self.proxy.live.revoke(revocations),
-            Err(error) => tracing::error!(%error, "the revocation list cannot be read: the one before stays"),
+            Ok(revocations) => {
+                self.standing.well(Part::Revocations);
+                self.proxy.live.revoke(revocations);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the revocation list cannot be read: the one before stays");
+                self.standing.trouble(Part::Revocations, REVOCATIONS);
+            }
         }
     }
 
     /// A rotation may have changed who signs.
     fn authority(&mut self) {
         let ca = match Ca::load(&self.home) {
-            Ok(ca) if ca.certificate_pem() == self.signs => return,
+            Ok(ca) if ca.certificate_pem() == self.signs => return self.standing.well(Part::Authority),
             Ok(ca) => ca,
             Err(error) => {
                 tracing::error!(%error, "the local CA cannot be read: the one before signs");
-                return;
+                return self.standing.trouble(Part::Authority, AUTHORITY);
             }
         };
         match self.proxy.leaves.replace_authority(ca.certificate_pem(), ca.key_pem()) {
             Ok(()) => {
                 ca.certificate_pem().clone_into(&mut self.signs);
+                self.standing.well(Part::Authority);
+                self.standing.authority_ends(ca.ends_at());
                 tracing::info!("another CA signs now");
             }
-            Err(error) => tracing::error!(%error, "the local CA cannot be used: the one before signs"),
+            Err(error) => {
+                tracing::error!(%error, "the local CA cannot be used: the one before signs");
+                self.standing.trouble(Part::Authority, AUTHORITY);
+            }
         }
     }
 
-    fn next(&mut self) -> Result<(), LoadError> {
+    fn next(&mut self) -> Result<Reloaded, LoadError> {
         let config = Arc::new(Config::load(&self.home).map_err(LoadError::Config)?);
         let fixed = changes_needing_restart(&self.config, &config);
         if !fixed.is_empty() {
             tracing::error!(keys = fixed.join(", "), "restart needed: the running configuration stays");
-            return Ok(());
+            return Ok(Reloaded::RestartNeeded);
         }
         let same_upstream = config.upstream == self.config.upstream;
         let trusted = same_upstream.then(|| Arc::clone(&self.trusted));
@@ -90,9 +117,42 @@ impl Reload {
         self.proxy.live.replace(next);
         // The secrets may have new places.
         let _ = crate::process::lock_memory();
+        self.standing.secrets_set(load::secret_times(&self.home, &config));
         self.config = config;
-        Ok(())
+        Ok(Reloaded::Taken)
     }
+}
+
+const REVOCATIONS: &str = "the revocation list cannot be read and the one before stays; the log says why";
+const AUTHORITY: &str = "the local CA cannot be used and the one before signs; capctl doctor says why";
+
+/// In plain words that name no path, host or person, for whoever asks.
+fn trouble(error: &LoadError) -> Option<(Part, String)> {
+    let (part, what) = match error {
+        LoadError::Config(problems) => {
+            let count = problems.len();
+            let words =
+                format!("its files have {count} problem(s) and the one before stays; narrows --check lists them");
+            return Some((Part::Configuration, words));
+        }
+        LoadError::Trust(_) => {
+            (Part::Configuration, "the roots that upstreams are trusted by cannot be read and those before stay")
+        }
+        LoadError::Tls(_) => (
+            Part::Configuration,
+            "the certificate or key of [tls] cannot be used and the one before stays; the log says why",
+        ),
+        LoadError::Store(_) => {
+            (Part::Store, "the secrets cannot be read and those before stay; capctl doctor says why")
+        }
+        LoadError::Holding { .. } => (
+            Part::Listeners,
+            "a listener's capability or key cannot be used and the one before stays; the log says why",
+        ),
+        // Said when the list was read on its own.
+        LoadError::RevocationFile(_) | LoadError::Revocations(_) => return None,
+    };
+    Some((part, what.to_owned()))
 }
 
 fn report(error: &LoadError) {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::load::{LoadError, load_snapshot_parts};
+use super::load::{self, LoadError, load_snapshot_parts};
 use super::reload::{Reload, watched};
+use crate::admin::{Admin, Standing};
 use crate::audit::{Journal, JournalError};
 use crate::clock::UnixSeconds;
 use crate::config::{self, Config, Listen};
@@ -118,6 +119,9 @@ impl Daemon {
         let trusted = Arc::clone(&parts.trusted);
         let snapshot = Snapshot::first(parts)?;
         let ca = Ca::load(home)?;
+        let standing = Arc::new(Standing::new(started_at));
+        standing.authority_ends(ca.ends_at());
+        standing.secrets_set(load::secret_times(home, &config));
         let leaves = LeafCache::new(ca.certificate_pem(), ca.key_pem())?;
         // Every secret that will stay has been read and has its place.
         if !crate::process::lock_memory() {
@@ -154,10 +158,12 @@ impl Daemon {
             tokio::spawn(proxy::serve(Arc::clone(&proxy), listener, entrance, daemon.drain.clone()));
         }
         if let Some(admin) = admin {
-            tokio::spawn(crate::admin::serve(Arc::clone(&proxy), home.clone(), admin, daemon.drain.clone()));
+            let (proxy, standing) = (Arc::clone(&proxy), Arc::clone(&standing));
+            let operator = Admin { proxy, home: home.clone(), standing, drain: daemon.drain.clone() };
+            tokio::spawn(crate::admin::serve(operator, admin));
         }
-        let reload =
-            Reload { home: home.clone(), proxy, config, trusted, signs: ca.certificate_pem().to_owned(), watcher };
+        let (home, signs) = (home.clone(), ca.certificate_pem().to_owned());
+        let reload = Reload { home, proxy, config, trusted, signs, watcher, standing };
         tokio::spawn(reload.run(daemon.drain.clone()));
         tokio::spawn(tick(daemon.drain.clone()));
         Ok(daemon)

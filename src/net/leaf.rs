@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_types, reason = "not on the path of a request: a leaf is asked for once for each tunnel")]
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -62,6 +63,20 @@ pub struct LeafCache {
     provider: Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
     leaves: DashMap<Host, Arc<Leaf>>,
+    /// How often a name's leaf was there, and was not.
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// How the cache of leaves does, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafCounts {
+    /// Tunnels whose leaf was there.
+    pub hits: u64,
+    /// Tunnels for which one was minted, or waited for.
+    pub misses: u64,
+    /// Names in memory.
+    pub entries: usize,
 }
 
 /// The CA that signs, and how many were before it.
@@ -103,7 +118,8 @@ impl LeafCache {
         let signing_key = provider.key_provider.load_private_key(der)?;
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         let authority = ArcSwap::from_pointee(Authority { issuer, generation: 0 });
-        Ok(Self { authority, leaf_key, signing_key, provider, ticketer, leaves: DashMap::new() })
+        let [hits, misses] = [(); 2].map(|()| AtomicU64::new(0));
+        Ok(Self { authority, leaf_key, signing_key, provider, ticketer, leaves: DashMap::new(), hits, misses })
     }
 
     /// Has another CA sign from now on; leaves of the one before are served no more.
@@ -125,8 +141,10 @@ impl LeafCache {
     /// [`LeafError`] when signing failed; nothing is cached then.
     pub fn config(&self, host: &Host, now: UnixSeconds) -> Result<Arc<ServerConfig>, LeafError> {
         if let Some(minted) = self.cached(host, now) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(minted.config);
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         self.make_room(now);
         let leaf = Arc::clone(&self.leaves.entry(host.clone()).or_default());
         let mut failure = None;
@@ -138,6 +156,13 @@ impl LeafCache {
                 Err(failure.unwrap_or(LeafError::Random))
             }
         }
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn counts(&self) -> LeafCounts {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        LeafCounts { hits: count(&self.hits), misses: count(&self.misses), entries: self.leaves.len() }
     }
 
     fn cached(&self, host: &Host, now: UnixSeconds) -> Option<Minted> {

@@ -265,12 +265,12 @@ where
         }
     }
 
-    /// Keeps an HTTP/1.1 connection for the next request. One beyond the bound, or dead, is dropped.
-    pub fn give(&self, connection: Connection<B>) {
+    /// Keeps an HTTP/1.1 connection, idle since then, for the next request. One beyond the bound, or dead, is dropped.
+    pub fn give(&self, connection: Connection<B>, since: Instant) {
         if let Connection::Http1(sender) = connection
             && !sender.is_closed()
         {
-            let mut idle = (sender, Instant::now());
+            let mut idle = (sender, since);
             for lane in self.lanes() {
                 match lane.push(idle) {
                     Ok(()) => return,
@@ -337,7 +337,7 @@ mod tests {
         let pool = Pool::default();
         let (connection, _far) = connection().await;
         let alice = key(Some("alice"));
-        pool.shelf(&alice).give(connection);
+        pool.shelf(&alice).give(connection, Instant::now());
         let others = [
             key(Some("bob")),
             key(None),
@@ -356,7 +356,7 @@ mod tests {
     async fn a_connection_that_the_peer_closed_is_not_handed_out() {
         let shelf = Shelf::default();
         let (connection, far) = connection().await;
-        shelf.give(connection);
+        shelf.give(connection, Instant::now());
         drop(far);
         // The driver sees the end when it runs next.
         for _ in 0..10 {
@@ -372,7 +372,7 @@ mod tests {
         let mut far_ends = Vec::new();
         for _ in 0..IDLE_PER_KEY_MAX + 3 {
             let (connection, far) = connection().await;
-            pool.shelf(&key(None)).give(connection);
+            pool.shelf(&key(None)).give(connection, Instant::now());
             far_ends.push(far);
         }
         assert_eq!(pool.idle(), IDLE_PER_KEY_MAX);
@@ -389,7 +389,7 @@ mod tests {
         let held: Vec<_> = (0..KEYS_MAX).map(|number| pool.shelf(&numbered(number))).collect();
         let beyond = pool.shelf(&numbered(KEYS_MAX));
         let (connection, _far) = connection().await;
-        beyond.give(connection);
+        beyond.give(connection, Instant::now());
         assert!(beyond.take().await.is_some());
         assert_eq!(pool.shelves.len(), KEYS_MAX);
         drop(held);

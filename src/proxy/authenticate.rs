@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
 
 use super::live::Snapshot;
+use super::metrics::{Count, OpenTunnel};
 use super::share::Seat;
 use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
@@ -43,6 +44,8 @@ pub(super) struct Authenticated {
     pub(super) seat: Seat,
     /// The random part of the request ids.
     pub(super) id_base: u128,
+    /// That it is open is counted, where it is a tunnel.
+    pub(super) open: Option<OpenTunnel>,
 }
 
 /// Why a sender is asked again for credentials: the `error` of the 407.
@@ -89,6 +92,7 @@ pub(super) fn authenticate(
         Entrance::Bound { name, .. } => (held(proxy, snapshot, name, purpose, now)?, Some(&**name)),
     };
     let known = proxy.verified.get(&credentials.capability.sha256(), snapshot.roots_epoch());
+    proxy.metrics.count(if known.is_some() { Count::CapabilitiesKnown } else { Count::CapabilitiesNew });
     let proven = prove(client, &credentials, known.as_deref(), purpose, now)?;
     if proven.kind() == ProofKind::Presentation && !client.is_private() {
         return Err(Challenge::new(Code::ProofInvalid, "a presentation is not accepted over clear text"));
@@ -118,6 +122,7 @@ pub(super) fn authenticate(
         client: peer.to_string().into(),
         ends_at,
         id_base: u128::from_be_bytes(id_base),
+        open: None,
         account: proxy.ledger.account(&verified, now),
         verified,
     })

@@ -26,6 +26,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
+    exchange.carried();
     let meter = Arc::clone(&exchange.meter);
     let mut upstream =
         Metered { inner: upstream, meter: Arc::clone(&meter), reservation: exchange.reservation(), paid: 0 };

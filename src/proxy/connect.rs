@@ -16,6 +16,7 @@ use super::authenticate::{Authenticated, Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
 use super::keep::{Bounds, keep};
+use super::metrics::OpenTunnel;
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
 use super::{Drain, Entrance, exchange, passthrough, terminate};
@@ -121,7 +122,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     let asked = request.uri().to_string();
     let snapshot = outer.client.proxy.live.snapshot();
     let purpose = Purpose::Connect { target: &asked };
-    let authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
+    let mut authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
         Ok(authenticated) => authenticated,
         Err(challenge) => return challenged(outer, &challenge),
     };
@@ -135,6 +136,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
         let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {}", target.port)).hint(hint);
         return refused(&authenticated, Some(&target), &refusal);
     }
+    authenticated.open = Some(OpenTunnel::new(&outer.client.proxy));
     let upgrade = hyper::upgrade::on(request);
     if snapshot.is_plain_tunnel(&target) {
         let tunnel = Tunnel::new(authenticated, target, Scheme::Https, snapshot, Arc::clone(&outer.beat));

@@ -32,6 +32,12 @@ impl Drain {
         self.started.cancelled().await;
     }
 
+    /// True from the moment at which the drain begins.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.started.is_cancelled()
+    }
+
     /// Ends when the deadline has passed: cut what still runs.
     pub async fn over(&self) {
         self.over.cancelled().await;

@@ -6,7 +6,7 @@
 
 use std::future::{Future, ready};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
@@ -20,6 +20,7 @@ use super::beat::Wait;
 use super::body::{Meter, Reply};
 use super::forward::Answered;
 use super::inbound::{Ask, Inbound, Served};
+use super::metrics::Parts;
 use super::patience;
 use super::relay::RECHECK_EVERY;
 use super::respond::{self, Refusal, Style};
@@ -122,6 +123,12 @@ pub(super) struct Exchange {
     foreign: bool,
     /// The newest moment that was looked at, for those who need not know better.
     seen: Instant,
+    /// When the upstream was first turned to: dialled, or sent the request.
+    turned: Option<Instant>,
+    /// How long what it sent was scanned since.
+    scanned: Duration,
+    /// It has left HTTP: bytes are carried as long as both ends like.
+    carried: bool,
     upstream_ms: Option<u64>,
     checked: Instant,
     /// For the next look at it while nothing comes.
@@ -181,6 +188,9 @@ impl Exchange {
                 large: false,
                 foreign,
                 seen: started,
+                turned: None,
+                scanned: Duration::ZERO,
+                carried: event == Event::Tunnel,
                 upstream_ms: None,
                 checked: started,
                 wait: Wait::new(&tunnel.beat),
@@ -328,6 +338,21 @@ impl Exchange {
         self.seen = now;
     }
 
+    /// The upstream is dialled or sent the request now: from here it is waited for.
+    pub(super) fn turn(&mut self) {
+        self.turned.get_or_insert_with(Instant::now);
+    }
+
+    /// Time since the upstream was turned to that went into the scanning of its answer.
+    pub(super) fn scanned(&mut self, took: Duration) {
+        self.scanned += took;
+    }
+
+    /// From here on bytes are carried both ways.
+    pub(super) fn carried(&mut self) {
+        self.carried = true;
+    }
+
     /// The upstream is turned to within microseconds of the start, so its time is counted from there.
     pub(super) fn upstream_answered(&mut self) {
         self.seen = Instant::now();
@@ -367,10 +392,17 @@ impl Exchange {
         u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn parts(&self, end: Instant) -> Parts {
+        let since = |begin| end.saturating_duration_since(begin);
+        let upstream = self.turned.map(|turned| since(turned).saturating_sub(self.scanned));
+        Parts { own: since(self.started).saturating_sub(upstream.unwrap_or_default()), upstream }
+    }
+
     fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>, now: Instant) {
         self.seen = now;
+        let took = (!self.carried).then(|| self.parts(now));
+        self.view.series().of(self.ask.operation()).ended(ending, code, took);
         let Some(entry) = self.entry.take() else { return };
-        self.tunnel.who.proxy.metrics.ended(ending);
         self.meter.close();
         let outcome = Outcome {
             ending,
@@ -454,6 +486,7 @@ pub(super) fn refuse_connect(
         entry.finish(&outcome, Instant::now());
     }
     proxy.metrics.refused(refusal.code);
+    proxy.metrics.of(&Served::Nobody).of("").ended(Ending::Denied, Some(refusal.code), None);
     respond::refusal(refusal, &id.to_string(), Style::Problem, Version::HTTP_11)
 }
 

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use super::body::{ExpectGate, Uplink};
 use super::exchange::{Exchange, Refused};
 use super::hop;
+use super::metrics::Count;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
 use super::view::View;
@@ -59,7 +60,7 @@ impl Outgoing {
             let mut attempts = 0;
             loop {
                 attempts += 1;
-                let (mut connection, kept) = match connect(&exchange, &view, attempts).await {
+                let (mut connection, kept) = match connect(&mut exchange, &view, attempts).await {
                     Ok(connected) => connected,
                     Err(refusal) => return Err(exchange.refuse(refusal)),
                 };
@@ -106,10 +107,15 @@ fn answered(
 }
 
 /// A kept connection (true) or a fresh one. After a failure only fresh ones are tried.
-async fn connect(exchange: &Exchange, view: &Arc<View>, attempt: usize) -> Result<(Connection<Uplink>, bool), Refusal> {
+async fn connect(
+    exchange: &mut Exchange,
+    view: &Arc<View>,
+    attempt: usize,
+) -> Result<(Connection<Uplink>, bool), Refusal> {
     if attempt == 1
         && let Some(connection) = view.shelf().take().await
     {
+        exchange.tunnel.who.proxy.metrics.count(Count::ConnectionsReused);
         return Ok((connection, true));
     }
     // Boxed: a request seldom dials, and every request's future would be as large as this one.
@@ -121,7 +127,14 @@ async fn connect(exchange: &Exchange, view: &Arc<View>, attempt: usize) -> Resul
 }
 
 /// Opens a connection to the exchange's target; `offer` is the ALPN offer of a TLS one.
-pub(super) async fn dial(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
+pub(super) async fn dial(exchange: &mut Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
+    exchange.turn();
+    let dialled = dial_now(exchange, offer).await;
+    exchange.tunnel.who.proxy.metrics.count(if dialled.is_ok() { Count::DialsMade } else { Count::DialsFailed });
+    dialled
+}
+
+async fn dial_now(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
     let (proxy, target, view) = (&exchange.tunnel.who.proxy, &exchange.tunnel.target, exchange.view());
     let (snapshot, named) = (view.snapshot(), view.named_exactly());
     let rules = snapshot.dial_rules();
@@ -241,6 +254,7 @@ async fn sent(
     mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, Unsent<Uplink>>>>,
     gate: Option<&ExpectGate>,
 ) -> Result<Response<Incoming>, Failure> {
+    exchange.turn();
     let began = exchange.seen();
     let mut progress = (exchange.meter.up(), began);
     loop {

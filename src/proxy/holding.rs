@@ -49,6 +49,11 @@ impl Holding {
         Ok(Self { sha256: capability.sha256(), capability, key })
     }
 
+    /// Sealed, as it is presented.
+    pub(super) fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
     /// Credentials for this purpose; `None` when the system gives no randomness or the key cannot sign.
     pub(super) fn credentials(&self, audience: &str, purpose: Purpose<'_>, now: UnixSeconds) -> Option<Credentials> {
         let context = Context::new(audience, purpose);

@@ -196,6 +196,10 @@ impl Snapshot {
         self.server_end.as_ref()
     }
 
+    pub(super) fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
     pub(super) fn holding(&self, listener: &str) -> Option<&Holding> {
         self.holdings.get(listener)
     }

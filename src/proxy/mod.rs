@@ -51,7 +51,8 @@ use body::Uplink;
 use share::{Bounds, Shares};
 
 use crate::audit::Journal;
-use crate::capability::{Ledger, ReplayCache, VerifiedCache};
+use crate::capability::{Ledger, ReplayCache, VerifiedCache, verify};
+use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
 use crate::net::dial::Dialer;
 use crate::net::leaf::LeafCache;
@@ -62,7 +63,7 @@ pub use drain::Drain;
 pub use holding::{BadHolding, Holding, Holdings};
 pub use limits::Limits;
 pub use live::{Live, Snapshot, SnapshotParts};
-pub use metrics::Metrics;
+pub use metrics::{BOUNDS, Count, Distribution, Metrics, Series};
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -152,6 +153,43 @@ impl Proxy {
     }
 }
 
+/// How much is kept at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// HTTP/1.1 connections to upstreams that no request uses. The one of HTTP/2 is shared and never idle.
+    pub idle: usize,
+    /// Capabilities whose chain has been verified.
+    pub capabilities: usize,
+    /// Used proofs.
+    pub proofs: usize,
+}
+
+impl Proxy {
+    /// What the caches hold.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        Kept { idle: self.pool.idle(), capabilities: self.verified.len(), proofs: self.replay.len() }
+    }
+
+    /// Until when the capability of each listener counts, by the listener's name; `None` where it does not hold now, or
+    /// plainly says no end.
+    #[must_use]
+    pub fn listener_expiries(&self) -> Vec<(Arc<str>, Option<UnixSeconds>)> {
+        let (snapshot, now) = (self.live.snapshot(), UnixSeconds::now());
+        let verified = |holding: &Holding| {
+            let capability = holding.capability();
+            let known = self.verified.get(&capability.sha256(), snapshot.roots_epoch());
+            known.or_else(|| {
+                let verified = Arc::new(verify(capability, snapshot.roots(), &self.limits.chain).ok()?);
+                self.verified.insert(snapshot.roots_epoch(), Arc::clone(&verified), now);
+                Some(verified)
+            })
+        };
+        let holdings = snapshot.holdings().iter();
+        holdings.map(|(name, holding)| (Arc::clone(name), verified(holding).and_then(|it| it.expires_at()))).collect()
+    }
+}
+
 impl Entrance {
     fn is_bound(&self) -> bool {
         matches!(self, Self::Bound { .. })
@@ -197,7 +235,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
         match accepted {
             Some(Ok((stream, peer))) => {
                 failing = false;
-                proxy.metrics.accepted();
+                proxy.metrics.count(Count::Connections);
                 if drain.running() >= proxy.limits.connections_max {
                     tracing::warn!(%peer, "too many connections: one was closed");
                     continue;

@@ -15,6 +15,7 @@ use super::carry::carry;
 use super::exchange::{Exchange, Refused};
 use super::forward::unreachable;
 use super::hello::Hello;
+use super::metrics::Count;
 use super::terminate::UNRECOGNIZED_NAME;
 use super::tunnel::Tunnel;
 use crate::net::listener::Stream;
@@ -33,7 +34,10 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     let mut exchange = Exchange::of_tunnel(Arc::clone(tunnel))?;
     exchange = exchange.authorized()?.settled().await?;
     let view = tunnel.view();
-    match tunnel.who.proxy.dialer.tcp(view.snapshot().dial_rules(), &tunnel.target, view.named_exactly()).await {
+    let (proxy, rules) = (&tunnel.who.proxy, view.snapshot().dial_rules());
+    let dialled = proxy.dialer.tcp(rules, &tunnel.target, view.named_exactly()).await;
+    proxy.metrics.count(if dialled.is_ok() { Count::DialsMade } else { Count::DialsFailed });
+    match dialled {
         Ok(upstream) => {
             exchange.upstream_answered();
             Ok(Opened { exchange, upstream })

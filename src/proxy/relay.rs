@@ -142,7 +142,7 @@ impl Relay {
         let Live { exchange, connection } = self.live.take()?;
         let tunnel = exchange.tunnel.recorder.waits_for_disk().then(|| Arc::clone(&exchange.tunnel));
         if let Some((view, connection)) = connection {
-            view.shelf().give(connection);
+            view.shelf().give(connection, exchange.seen());
         }
         self.trailing = (!self.inner.is_end_stream())
             .then(|| Box::new(Trailing { since: exchange.seen(), wait: Wait::new(&exchange.tunnel.beat) }));
@@ -201,9 +201,10 @@ impl Relay {
         if self.live.is_none() {
             return self.poll_trailers(cx);
         }
+        let mut arrived = None;
         loop {
             match self.filtered() {
-                Ok(Some(frame)) => return self.pass(frame, cx),
+                Ok(Some(frame)) => return self.pass(frame, arrived, cx),
                 Ok(None) if self.filter.as_ref().is_some_and(Filter::is_busy) => {
                     // Others have a turn.
                     cx.waker().wake_by_ref();
@@ -212,11 +213,14 @@ impl Relay {
                 Ok(None) => {}
                 Err(error) => return self.cut(error.code(), error.into()),
             }
-            match (Pin::new(&mut self.inner).poll_frame(cx), &mut self.filter) {
-                (Poll::Ready(Some(Ok(frame))), None) => return self.pass(cleaned(frame), cx),
+            let polled = Pin::new(&mut self.inner).poll_frame(cx);
+            if self.filter.is_some() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                arrived = Some(self.see());
+            }
+            match (polled, &mut self.filter) {
+                (Poll::Ready(Some(Ok(frame))), None) => return self.pass(cleaned(frame), None, cx),
                 (Poll::Ready(Some(Ok(frame))), Some(filter)) => {
                     filter.push(cleaned(frame), has_all_content(&self.inner));
-                    self.see();
                 }
                 (Poll::Ready(None), Some(filter)) if !filter.is_done() => filter.end(),
                 (Poll::Ready(None), _) => {
@@ -239,8 +243,17 @@ impl Relay {
         filter.next()
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    /// Lets a frame go on. `arrived` is when the bytes came that the filter made it of, unless it waited for its turn since.
+    fn pass(
+        &mut self,
+        frame: Frame<Bytes>,
+        arrived: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let now = self.see();
+        if let Some((live, arrived)) = self.live.as_mut().zip(arrived) {
+            live.exchange.scanned(now.duration_since(arrived));
+        }
         if let Err(code) = self.recheck(now, true) {
             return self.cut(code, "the capability no longer allows this".into());
         }

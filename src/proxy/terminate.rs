@@ -13,6 +13,7 @@ use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 
@@ -21,6 +22,7 @@ use super::beat::Beat;
 use super::connect::http1;
 use super::hello::Hello;
 use super::keep::{Bounds, keep};
+use super::metrics::Handshake;
 use super::patience::Streams;
 use super::respond::Refusal;
 use super::tunnel::Tunnel;
@@ -126,7 +128,7 @@ pub(super) async fn terminate(
     let proxy = Arc::clone(&authenticated.proxy);
     let patience = proxy.limits.handshake;
     let shaking = async {
-        let mut stream = stream;
+        let (mut stream, handshake) = (stream, Handshake::begin(&proxy.metrics));
         let hello = Hello::read(&mut stream).await?;
         if !hello.is_for(&target.host) {
             let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
@@ -138,6 +140,7 @@ pub(super) async fn terminate(
         let config = proxy.leaves.config(&target.host, UnixSeconds::now());
         let config = config.inspect_err(|error| tracing::error!(%error, "no leaf certificate")).ok()?;
         let mut tls = StartHandshake::from_parts(hello.accepted, stream).into_stream(config).await.ok()?;
+        handshake.done(tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
         let mut preface = None;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             // hyper would wait for it for ever; a client has to send it at once (RFC 9113 §3.4).

@@ -23,6 +23,7 @@ use super::body::Reply;
 use super::connect::{http1, new_id};
 use super::hello::Hello;
 use super::keep::{Bounds, keep};
+use super::metrics::OpenTunnel;
 use super::passthrough;
 use super::respond::{self, Refusal, Style};
 use super::terminate::{self, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
@@ -74,7 +75,7 @@ async fn tls(client: Client, mut stream: Rewind<Unread<Stream>>, port: u16, drai
         return end_with(stream, UNRECOGNIZED_NAME).await;
     };
     let snapshot = client.proxy.live.snapshot();
-    let authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }) {
+    let mut authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }) {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
             client.refused(&challenge);
@@ -86,6 +87,7 @@ async fn tls(client: Client, mut stream: Rewind<Unread<Stream>>, port: u16, drai
         let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
         return end_with(stream, ACCESS_DENIED).await;
     }
+    authenticated.open = Some(OpenTunnel::new(&client.proxy));
     if snapshot.is_plain_tunnel(&target) {
         let beat = Beat::alone(Instant::now());
         let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot, beat));
@@ -155,8 +157,10 @@ async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> 
     let authenticated = match authenticate(client, &snapshot, None, purpose) {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
+            // Which counts it.
             client.refused(&challenge);
-            return refused(Refusal::new(challenge.code, "the capability that this listener holds is not accepted"));
+            let why = "the capability that this listener holds is not accepted";
+            return respond::refusal(&Refusal::new(challenge.code, why).closing(), &new_id(), style, version);
         }
     };
     let waits = waits_for_answer(&request);

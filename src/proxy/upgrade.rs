@@ -33,7 +33,7 @@ impl Outgoing {
         drain: &Drain,
     ) -> Result<Response<Reply>, Refused> {
         let Self { mut exchange, mut request, path_and_query, .. } = self;
-        let mut connection = match forward::dial(&exchange, Offer::Http1).await {
+        let mut connection = match forward::dial(&mut exchange, Offer::Http1).await {
             Ok(connection) => connection,
             Err(error) => return Err(exchange.refuse(forward::unreachable(&error))),
         };

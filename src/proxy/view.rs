@@ -11,6 +11,7 @@ use super::authenticate::Authenticated;
 use super::body::Uplink;
 use super::inbound::Served;
 use super::live::Snapshot;
+use super::metrics::ServiceSeries;
 use crate::capability::{Block, BlockId};
 use crate::net::pool::{PoolKey, Shelf};
 use crate::request::{Scheme, Target};
@@ -29,6 +30,8 @@ pub(super) struct View {
     /// The destination as the upstream reads it; always there, for a canonical target is plain ASCII.
     host: Option<HeaderValue>,
     authority: Option<Authority>,
+    /// Where its requests are counted.
+    series: Arc<ServiceSeries>,
 }
 
 impl View {
@@ -46,7 +49,8 @@ impl View {
         let (host, authority) = (HeaderValue::from_str(&text).ok(), Authority::try_from(text).ok());
         let scrubbing = snapshot.scrubbing(&served).cloned();
         let (named, shelf) = (key.named, who.proxy.pool.shelf(&key));
-        Self { snapshot, served, scheme, named, scrubbing, shelf, host, authority }
+        let series = who.proxy.metrics.of(&served);
+        Self { snapshot, served, scheme, named, scrubbing, shelf, host, authority, series }
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -81,6 +85,11 @@ impl View {
     /// The value of `Host`.
     pub(super) fn host(&self) -> Option<&HeaderValue> {
         self.host.as_ref()
+    }
+
+    /// Where its requests are counted, by operation.
+    pub(super) fn series(&self) -> &ServiceSeries {
+        &self.series
     }
 
     /// The value of `:authority`.

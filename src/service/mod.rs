@@ -38,6 +38,9 @@ use rule::Rule;
 /// The reserved service: every public host that no other service names.
 pub const WEB: &str = "web";
 
+/// The operations of a service none of whose routes says another.
+pub(crate) const OPERATIONS: [&str; 3] = ["read", "write", "delete"];
+
 /// A named upstream. Made from a [`Definition`] alone, so what is inconsistent does not exist.
 #[derive(Debug)]
 pub struct Service {
@@ -242,6 +245,19 @@ impl Service {
     #[must_use]
     pub fn actions(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.rules.iter().filter_map(Rule::action).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The names of the operations that a request to the service can mean, sorted.
+    #[must_use]
+    pub fn operations(&self) -> Vec<&str> {
+        if !self.terminate {
+            return vec!["tunnel"];
+        }
+        let said = self.rules.iter().filter_map(Rule::said_operation);
+        let mut names: Vec<&str> = OPERATIONS.into_iter().chain(said).collect();
         names.sort_unstable();
         names.dedup();
         names

@@ -102,6 +102,11 @@ impl Rule {
         self.action.as_deref()
     }
 
+    /// The operation that the route says.
+    pub(crate) fn said_operation(&self) -> Option<&str> {
+        self.operation.as_deref()
+    }
+
     /// What members of the answer hold a fresh token.
     pub(crate) fn tokens(&self) -> Option<&Arc<TokenNames>> {
         self.tokens.as_ref()

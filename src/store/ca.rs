@@ -113,6 +113,14 @@ impl Ca {
         &self.key_pem
     }
 
+    /// Until when it counts, where its certificate says so.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<UnixSeconds> {
+        let der = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).ok()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+        u64::try_from(certificate.validity().not_after.timestamp()).ok().map(UnixSeconds)
+    }
+
     /// How far the home's rotation is.
     ///
     /// # Errors
@@ -274,5 +282,8 @@ mod tests {
         // 2028-03-01: a day earlier is the 29th of February.
         let (certificate, _) = generate("host", &[], UnixSeconds(1_835_481_600)).expect("a CA");
         assert!(certificate.contains("BEGIN CERTIFICATE"));
+        let ca = Ca { certificate_pem: certificate, key_pem: Zeroizing::default() };
+        // 2038-02-28: ten years after the 29th, which 2038 has not.
+        assert_eq!(ca.ends_at(), Some(UnixSeconds(2_151_014_400 - 86_400)));
     }
 }
