@@ -79,9 +79,9 @@ impl Client {
 
 /// Checks the `Proxy-Authorization` of one CONNECT or one absolute-form request; on a listener that holds a capability,
 /// what the proxy proves in the client's place.
-pub(super) fn authenticate(
+pub(super) async fn authenticate(
     client: &Client,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     headers: Option<&HeaderMap>,
     purpose: Purpose<'_>,
 ) -> Result<Authenticated, Challenge> {
@@ -97,7 +97,10 @@ pub(super) fn authenticate(
     if proven.kind() == ProofKind::Presentation && !client.is_private() {
         return Err(Challenge::new(Code::ProofInvalid, "a presentation is not accepted over clear text"));
     }
-    let verified = known.map_or_else(|| chain(proxy, snapshot, &credentials.capability, now), Ok)?;
+    let verified = match known {
+        Some(known) => known,
+        None => chain(proxy, snapshot, credentials.capability, now).await?,
+    };
     if verified.holder() != proven.holder() {
         return Err(Challenge::new(Code::CapabilityInvalid, "the capability's chain ends with another holder"));
     }
@@ -185,15 +188,27 @@ fn prove(
 }
 
 /// Verifies the chain, and remembers it for the next CONNECT under these roots.
-fn chain(
-    proxy: &Proxy,
-    snapshot: &Snapshot,
-    capability: &Capability,
+///
+/// The longest chains take milliseconds, and a holder can make as many as it likes. So it is done beside the threads
+/// that serve requests (`turns`).
+async fn chain(
+    proxy: &Arc<Proxy>,
+    snapshot: &Arc<Snapshot>,
+    capability: Capability,
     now: UnixSeconds,
 ) -> Result<Arc<Verified>, Challenge> {
-    let verified = verify(capability, snapshot.roots(), &proxy.limits.chain)
-        .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
-    let verified = Arc::new(verified);
+    let (verifier, roots) = (Arc::clone(proxy), Arc::clone(snapshot));
+    let work = move || {
+        let epoch = roots.roots_epoch();
+        // Others may have shown the same capability meanwhile.
+        match verifier.verified.get(&capability.sha256(), epoch) {
+            Some(known) => Ok(known),
+            None => verify(&capability, roots.roots(), &verifier.limits.chain).map(Arc::new),
+        }
+    };
+    let verified = proxy.verifying.take(work).await;
+    let verified = verified.ok_or_else(|| Challenge::new(Code::Overloaded, "no chain can be verified"))?;
+    let verified = verified.map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
     proxy.verified.insert(snapshot.roots_epoch(), Arc::clone(&verified), now);
     Ok(verified)
 }

@@ -122,7 +122,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     let asked = request.uri().to_string();
     let snapshot = outer.client.proxy.live.snapshot();
     let purpose = Purpose::Connect { target: &asked };
-    let mut authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
+    let mut authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose).await {
         Ok(authenticated) => authenticated,
         Err(challenge) => return challenged(outer, &challenge),
     };
@@ -168,7 +168,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
     let snapshot = outer.client.proxy.live.snapshot();
     let method = request.method().clone();
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
-    match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose) {
+    match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose).await {
         Ok(authenticated) => {
             outer.authenticated.store(true, Ordering::Relaxed);
             let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));

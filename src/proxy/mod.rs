@@ -39,6 +39,7 @@ mod scrub;
 mod terminate;
 mod transparent;
 mod tunnel;
+mod turns;
 mod upgrade;
 mod view;
 mod zstd_blocks;
@@ -49,6 +50,7 @@ use std::time::{Duration, Instant};
 use authenticate::Client;
 use body::Uplink;
 use share::{Bounds, Shares};
+use turns::Turns;
 
 use crate::audit::Journal;
 use crate::capability::{Ledger, ReplayCache, VerifiedCache, verify};
@@ -106,6 +108,8 @@ pub struct Proxy {
     pub ledger: Ledger,
     pool: Pool<Uplink>,
     verified: VerifiedCache,
+    /// Turns at verifying a chain.
+    verifying: Turns,
     replay: ReplayCache,
     shares: Shares,
 }
@@ -147,6 +151,7 @@ impl Proxy {
             ledger: Ledger::new(),
             pool: Pool::default(),
             verified: VerifiedCache::new(),
+            verifying: Turns::new(),
             replay: ReplayCache::new(),
             shares,
         })

@@ -75,7 +75,7 @@ async fn tls(client: Client, mut stream: Rewind<Unread<Stream>>, port: u16, drai
         return end_with(stream, UNRECOGNIZED_NAME).await;
     };
     let snapshot = client.proxy.live.snapshot();
-    let mut authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }) {
+    let mut authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }).await {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
             client.refused(&challenge);
@@ -154,7 +154,7 @@ async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> 
     let snapshot = client.proxy.live.snapshot();
     let method = request.method().clone();
     let purpose = Purpose::Request { method: method.as_str(), target: &target };
-    let authenticated = match authenticate(client, &snapshot, None, purpose) {
+    let authenticated = match authenticate(client, &snapshot, None, purpose).await {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
             // Which counts it.

@@ -2,12 +2,19 @@
 
 use std::time::Instant;
 
+use futures_util::future::join_all;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use narrows::capability::{Budget, BudgetKind, Rate};
 
 use crate::support::PATIENCE;
 use crate::support::agent::{Agent, Answer};
 use crate::support::ca::Alpn;
+use crate::support::h2_agent::H2Agent;
 use crate::{HOST, World};
+
+/// More than a connection has room for before it makes more (`proxy::beat`).
+const WAITING: usize = 20;
 
 #[test]
 fn a_proof_for_one_connect_serves_once_and_there_alone() {
@@ -189,4 +196,30 @@ fn a_dead_capability_is_said_before_what_else_is_wrong() {
         }
     };
     assert_eq!((dead.status(), &*dead.code()), (403, "capability_revoked"), "{dead:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_wait_in_one_http2_tunnel_end_when_their_capability_is_revoked() {
+    let world = World::new(Alpn::H2);
+    let agent = H2Agent::connect(&world.agent, HOST).await;
+    let url = |path: &str| format!("https://{HOST}{path}");
+    let ask = |path| agent.send(Request::get(url(path)).body(Full::default()).unwrap());
+    let sse = url("/sse");
+    let streams = join_all((0..WAITING).map(|_| agent.get(&sse))).await;
+    let revoked = async {
+        world.origin.shared.record.wait("all requests", |seen| seen.len() == 2 * WAITING);
+        world.env.revoke(&world.holder);
+    };
+    // Some wait for the head of their answer, some for the rest of it.
+    let refused = join_all((0..WAITING).map(|_| ask("/hang")));
+    let cut = join_all(streams.into_iter().map(|answer| answer.into_body().collect()));
+    let ended = async { tokio::join!(refused, cut, revoked) };
+    let (refused, cut, ()) = tokio::time::timeout(PATIENCE, ended).await.expect("all of them end");
+    for answer in refused {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 403);
+        let status = answer.headers()["proxy-status"].to_str().unwrap();
+        assert!(status.ends_with("details=\"capability_revoked\""), "{status}");
+    }
+    assert!(cut.iter().all(Result::is_err), "an aborted stream looks whole");
 }

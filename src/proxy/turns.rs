@@ -1,0 +1,61 @@
+//! Work that takes milliseconds, done beside the threads that serve requests.
+#![expect(
+    clippy::disallowed_types,
+    reason = "not on the path of a request: a chain that is not known yet waits for its turn"
+)]
+
+use tokio::sync::Semaphore;
+
+/// As many at once as there are cores; the rest wait, in the order in which they came.
+pub(super) struct Turns(Semaphore);
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)))
+    }
+
+    /// Does the work when there is a turn for it; `None` when it panicked.
+    pub(super) async fn take<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _turn = self.0.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_run_at_once_than_there_are_turns_and_all_run_in_the_end() {
+        let turns = Arc::new(Turns(Semaphore::new(2)));
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let tasks: Vec<_> = (0..16)
+            .map(|number| {
+                let (turns, running, most) = (Arc::clone(&turns), Arc::clone(&running), Arc::clone(&most));
+                tokio::spawn(async move {
+                    let work = move || {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        number
+                    };
+                    turns.take(work).await
+                })
+            })
+            .collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.expect("it ends"), Some(number));
+        }
+        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_gives_its_turn_back() {
+        let turns = Turns(Semaphore::new(1));
+        assert_eq!(turns.take(|| assert_eq!(1, 2, "on purpose")).await, None);
+        assert_eq!(turns.take(|| 3).await, Some(3));
+    }
+}
