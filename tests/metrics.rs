@@ -1,7 +1,7 @@
 //! Health and counts: what the operator's listener says is what happened, in a form that others read, and names nobody.
 
 #![allow(clippy::float_cmp, reason = "counts are whole")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 mod support;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::PATIENCE;
 use support::agent::Agent;
 use support::ca::Alpn;
-use support::client::{clean, program, run, skip};
+use support::client::{Ran, clean, program, run};
 use support::daemon::{Daemon, TestEnv};
 use support::exposition::{Exposition, OPEN, parse};
 use support::operator::{ask, start, status};
@@ -209,14 +209,13 @@ fn both_forms_hold_to_their_rules_and_say_the_same() {
     let again = parse(classic);
     let names = |said: &Exposition| said.samples().map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(names(&open), names(&again));
-    let Some(promtool) = program("promtool") else {
-        return skip("promtool check metrics", "promtool is not installed");
-    };
-    run(clean(&promtool).args(["check", "metrics"]), classic.as_bytes()).succeeded().never_says("narrows");
+    if let Some(checked) = promtool(&["check", "metrics"], classic.as_bytes()) {
+        checked.succeeded().never_says("narrows");
+    }
 }
 
-#[test]
-fn the_table_is_what_a_proxy_says() {
+/// A scrape of a proxy that has something to say of everything.
+fn everything() -> Exposition {
     let mut env = TestEnv::new();
     let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
     env.acme(SECRET, &origin);
@@ -229,7 +228,22 @@ fn the_table_is_what_a_proxy_says() {
     let agent = Agent::new(&env, &daemon, Some(&pod.presentation()));
     assert_eq!(agent.get(HOST, "/echo").status(), 200);
     let answer = ask(&at, &format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {OPEN}"));
-    let said = parse(answer.split_once("\r\n\r\n").unwrap().1);
+    parse(answer.split_once("\r\n\r\n").unwrap().1)
+}
+
+/// What checks Prometheus' own files; it comes with Prometheus.
+fn promtool(arguments: &[&str], input: &[u8]) -> Option<Ran> {
+    let Some(promtool) = program("promtool") else {
+        eprintln!("promtool is not installed, so promtool {} has not been run", arguments.join(" "));
+        return None;
+    };
+    let mut command = clean(&promtool);
+    Some(run(command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus")), input))
+}
+
+#[test]
+fn the_table_is_what_a_proxy_says() {
+    let said = everything();
     let table: BTreeMap<String, (String, BTreeSet<String>)> = include_str!("../docs/metrics.md")
         .lines()
         .filter_map(|line| {
@@ -251,7 +265,59 @@ fn the_table_is_what_a_proxy_says() {
     assert!((0.0..600.0).contains(&age), "{age}");
     assert_eq!(said.value("process_max_fds").fract(), 0.0);
     assert!(said.value("process_resident_memory_bytes") > 1e6);
-    drop(origin);
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_what_is_there() {
+    let families = everything().families();
+    let rules = include_str!("../deploy/prometheus/narrows.rules.yml");
+    let tests = include_str!("../deploy/prometheus/narrows.rules.test.yml");
+    let dashboard: Value = serde_json::from_str(include_str!("../deploy/grafana/narrows.json")).unwrap();
+    let mut asked = vec![rules.to_owned(), tests.to_owned()];
+    expressions(&dashboard, &mut asked);
+    assert!(asked.len() > 30, "the dashboard's expressions are found");
+    let mut named = BTreeSet::new();
+    for text in &asked {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let starts = text.match_indices(is_word).map(|(at, _)| at);
+        for at in starts.filter(|at| !text[..*at].ends_with(is_word)) {
+            let (name, rest) = text[at..].split_at(text[at..].find(|c| !is_word(c)).unwrap_or(text.len() - at));
+            if !name.starts_with("narrows_") && !name.starts_with("process_") {
+                continue;
+            }
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            let of_histogram = of_histogram.filter(|name| families.get(*name).is_some_and(|it| it.0 == "histogram"));
+            let (kind, labels) = families.get(of_histogram.unwrap_or(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+            assert_eq!(of_histogram.is_some(), kind == "histogram", "{name}: {text}");
+            let matchers = rest.strip_prefix('{').map_or("", |rest| rest.split('}').next().unwrap());
+            for matcher in matchers.split(',').filter(|matcher| !matcher.is_empty()) {
+                let label = matcher.split(['=', '!']).next().unwrap();
+                let is_ours = labels.contains(label) || label == "le" && kind == "histogram";
+                assert!(is_ours || ["instance", "job"].contains(&label), "{name} has no {label}: {text}");
+            }
+            named.insert(name.to_owned());
+        }
+    }
+    // Each alert has its test.
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let tested: Vec<_> = tests.lines().filter_map(|line| line.trim().strip_prefix("alertname: ")).collect();
+    assert_eq!(alerts, tested);
+    assert!(named.len() > 20, "{named:?}");
+    for check in [["check", "rules", "narrows.rules.yml"], ["test", "rules", "narrows.rules.test.yml"]] {
+        promtool(&check, b"").map(Ran::succeeded);
+    }
+}
+
+/// What a dashboard asks for: the texts of `expr` and `query`.
+fn expressions(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| expressions(one, found)),
+        Value::Object(members) => members.iter().for_each(|(key, member)| match member.as_str() {
+            Some(text) if key == "expr" || key == "query" => found.push(text.to_owned()),
+            _ => expressions(member, found),
+        }),
+        _ => {}
+    }
 }
 
 #[test]
@@ -391,4 +457,17 @@ fn a_proxy_that_goes_down_is_alive_and_not_ready() {
     assert_eq!(status(&world.get("/healthz", "")), 200);
     tunnel.send("x");
     assert_eq!(tunnel.answer(false).status(), 200);
+}
+
+#[test]
+fn what_an_agent_traces_goes_on_untouched() {
+    let world = World::new();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let traced = format!("traceparent: {parent}\r\ntracestate: a=1,b=2\r\nbaggage: k=v\r\n");
+    assert_eq!(world.agent.request("GET", HOST, "/v1/items", &traced, b"").status(), 200);
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+    let seen = world.origin.seen();
+    let of = |at: usize| ["traceparent", "tracestate", "baggage"].map(|name| seen[at].header(name));
+    assert_eq!(of(0), [Some(parent), Some("a=1,b=2"), Some("k=v")]);
+    assert_eq!(of(1), [None; 3], "nothing is made up");
 }
