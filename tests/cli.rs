@@ -103,6 +103,12 @@ impl TestHome {
     }
 }
 
+fn narrows(home: &TestHome) -> Command {
+    let mut narrows = Command::new(env!("CARGO_BIN_EXE_narrows"));
+    narrows.env_clear().env("NARROWS_HOME", home.dir());
+    narrows
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -175,6 +181,59 @@ fn init_makes_a_private_home_and_keeps_it() {
     assert_eq!(read(), before);
     let doctor = home.run(&["doctor", "--json"]);
     assert_eq!(doctor.code, 0, "{}", doctor.out);
+}
+
+#[test]
+fn a_home_that_verifies_holds_no_root_key_and_never_gets_one() {
+    let signs = TestHome::with_capability();
+    let root = fs::read_to_string(signs.dir().join("root.pub")).unwrap();
+    let (first, second) = (format!("1={}", root.trim()), format!("7={}", signs.ok(&["key", "show", "a.key"]).trim()));
+    let home = TestHome::empty();
+    let init = ["init", "--verifier", "--root", &first, "--root", &second];
+    home.ok(&init);
+    let text = fs::read_to_string(home.dir().join("narrows.toml")).unwrap();
+    home.ok(&init);
+    home.ok(&["init"]);
+    let has = |name: &str| home.dir().join(name).exists();
+    assert_eq!(["ca.key", "ca.pem", "narrows.toml", "root.key", "root.pub"].map(has), [true, true, true, false, false]);
+    assert_eq!(fs::read_to_string(home.dir().join("narrows.toml")).unwrap(), text);
+    let doctor = home.run(&["doctor"]);
+    assert_eq!((doctor.code, doctor.out.contains("this home verifies")), (0, true), "{}", doctor.out);
+    let check = narrows(&home).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{check:?}");
+    // It signs nothing, and says so; what was signed elsewhere is good.
+    let a = signs.ok(&["key", "show", "a.key"]);
+    home.fails(
+        1,
+        &["mint", "--to", a.trim(), "--allow", "web", "--expires", "1h"],
+        &["holds no root key", "capctl mint"],
+    );
+    home.fails(1, &["run", "--allow", "web", "--", "true"], &["holds no root key", "--cap FILE --key FILE"]);
+    home.fails(2, &["run", "--", "true"], &["makes none", "capctl run --cap FILE --key FILE -- true"]);
+    let (cap, key) = (signs.file("a.cap"), signs.file("a.key"));
+    home.ok(&["run", "--cap", &cap, "--key", &key, "--", "true"]);
+}
+
+#[test]
+fn what_a_home_is_it_stays() {
+    let signs = TestHome::new();
+    let root = format!("1={}", fs::read_to_string(signs.dir().join("root.pub")).unwrap().trim());
+    let other = format!("2={}", &root[2..]);
+    signs.fails(1, &["init", "--verifier", "--root", &root], &["a home with a root key"]);
+    // A root key that was lost is no verifier.
+    fs::remove_file(signs.dir().join("root.key")).unwrap();
+    assert_eq!(signs.run(&["doctor"]).code, 1);
+    signs.fails(1, &["init", "--verifier", "--root", &root], &["a home with a root key"]);
+    let home = TestHome::empty();
+    for wrong in
+        [&["init", "--verifier"][..], &["init", "--root", &root], &["init", "--verifier", "--root", "ed25519/00"]]
+    {
+        assert_eq!(home.run(wrong).code, 2, "{wrong:?}");
+    }
+    assert!(!home.dir().exists());
+    home.ok(&["init", "--verifier", "--root", &root]);
+    home.fails(1, &["init", "--verifier", "--root", &other], &["[roots]"]);
+    home.ok(&["init", "--verifier", "--root", &root]);
 }
 
 #[test]

@@ -11,11 +11,12 @@ use crate::daemon::{holdings, server_end};
 use crate::net::leaf::LeafCache;
 use crate::request::Host;
 use crate::store::ca::{Ca, Rotation};
-use crate::store::{Home, SecretStore, keys, revoked};
+use crate::store::{Home, SecretStore, StoreError, keys, revoked};
 
 use super::failure::FAILED;
 use super::failure::Failure;
 use super::output::{print, print_json, say};
+use super::root::verifies_only;
 
 /// 2024-01-01: a clock before this is not set.
 const CLOCK_MIN: UnixSeconds = UnixSeconds(1_704_067_200);
@@ -99,8 +100,9 @@ fn look(home: &Home) -> Vec<Finding> {
         Ok(()) => Finding::good("home", home.dir().display().to_string()),
         Err(error) => Finding::wrong("home", error.to_string(), error.hint()),
     };
-    let mut findings = vec![files, clock(), ca(home), root(home)];
-    match Config::load(home) {
+    let config = Config::load(home);
+    let mut findings = vec![files, clock(), ca(home), root(home, config.as_ref().ok())];
+    match config {
         Ok(config) => {
             findings.push(Finding::good("configuration", format!("{} services", config.services.services().len())));
             findings.push(secrets(home, &config));
@@ -215,9 +217,12 @@ fn ca(home: &Home) -> Finding {
     }
 }
 
-fn root(home: &Home) -> Finding {
+fn root(home: &Home, config: Option<&Config>) -> Finding {
     match keys::read_private(&home.root_key()) {
         Ok(key) => Finding::good("root key", key.public().to_string()),
+        Err(StoreError::Missing { .. }) if config.is_some_and(|config| verifies_only(home, config)) => {
+            Finding::good("root key", "none: this home verifies what another's root key signed")
+        }
         Err(error) => Finding::wrong("root key", error.to_string(), error.hint().or(Some("capctl init".to_owned()))),
     }
 }

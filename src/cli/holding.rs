@@ -15,6 +15,7 @@ use crate::store::{Home, SecretStore, keys, random};
 
 use super::capability::chain;
 use super::failure::Failure;
+use super::root;
 use super::terms::grants;
 
 /// An ephemeral capability lives for a working day.
@@ -54,6 +55,9 @@ impl HoldingArgs {
         let grants = grants(&self.allow, &names)?;
         let (capability, key) = match (&self.cap, &self.key) {
             (Some(capability), Some(key)) => from_files(capability, key, &grants)?,
+            _ if grants.is_empty() && config.is_some_and(|config| root::verifies_only(home, config)) => {
+                return Err(nothing_held(verb, rest));
+            }
             _ if grants.is_empty() => return Err(nothing_granted(config, verb, rest)),
             _ => ephemeral(home, config, &grants)?,
         };
@@ -105,8 +109,7 @@ fn from_files(capability: &Path, key: &Path, grants: &[Grant]) -> Result<(Capabi
 
 /// A capability in memory alone, signed by the home's own root, for a key that nobody else ever has.
 fn ephemeral(home: &Home, config: Option<&Config>, grants: &[Grant]) -> Result<(Capability, PrivateKey), Failure> {
-    let root =
-        keys::read_private(&home.root_key()).map_err(|error| Failure::from(error).hint("capctl init".to_owned()))?;
+    let root = root::read(home, config)?;
     let roots = config.map(|config| &config.roots).into_iter().flatten();
     let kid = roots.into_iter().find(|(_, key)| *key == root.public()).map(|(kid, _)| *kid);
     let kid = kid.ok_or_else(|| {
@@ -136,6 +139,12 @@ fn check_of(grants: &[Grant]) -> Result<Option<String>, Failure> {
 fn user_name() -> String {
     let known = User::from_uid(geteuid()).ok().flatten().map(|user| user.name);
     known.unwrap_or_else(|| format!("uid {}", geteuid()))
+}
+
+/// No --cap where none can be made.
+fn nothing_held(verb: &str, rest: &str) -> Failure {
+    Failure::usage("this home verifies capabilities and makes none: give --cap and --key")
+        .hint(format!("capctl {verb} --cap FILE --key FILE{rest}"))
 }
 
 /// Neither --cap nor --allow: what to type, for the services that are there.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use crate::capability::{AuthorityBlock, PublicKey, mint, rights_of};
 use crate::clock::UnixSeconds;
-use crate::store::{Home, keys, random};
+use crate::store::{Home, random};
 
 use super::capability::{OutArgs, config};
 use super::failure::Failure;
 use super::output::say;
+use super::root;
 use super::terms::TermArgs;
 
 /// Signs an authority block with the root key: who holds it, for whom, what it allows at most.
@@ -43,7 +44,7 @@ impl Args {
             .hint("as in --allow github:read --expires 1h".to_owned()));
         }
         let config = config(home)?;
-        let root = keys::read_private(&home.root_key())?;
+        let root = root::read(home, Some(&config))?;
         if config.roots.get(&self.kid) != Some(root.public()) {
             return Err(Failure::new(format_args!("root.key is not the root {} of narrows.toml", self.kid))
                 .hint(format!("set `{} = \"{}\"` under [roots]", self.kid, root.public())));

@@ -28,6 +28,7 @@ mod mint;
 mod output;
 mod prove;
 mod revoke;
+mod root;
 mod run;
 mod secret;
 mod service;

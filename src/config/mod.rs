@@ -32,7 +32,7 @@ use crate::store::{Home, private};
 pub use crate::service::Problem;
 pub use change::changes_needing_restart;
 pub use listeners::Listener;
-pub use starter::starter;
+pub use starter::{starter, starter_of};
 pub use tls::Tls;
 pub use values::{BadDuration, BadSize, parse_duration, parse_size};
 

@@ -1,10 +1,24 @@
 //! The file that `capctl init` writes.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
 use crate::capability::PublicKey;
 
 /// A commented `narrows.toml` that trusts this root under key id 1.
 #[must_use]
 pub fn starter(root: &PublicKey) -> String {
+    starter_of(&BTreeMap::from([(1, *root)]))
+}
+
+/// A commented `narrows.toml` that trusts these roots, by key id.
+#[must_use]
+pub fn starter_of(roots: &BTreeMap<u32, PublicKey>) -> String {
+    let roots = roots.iter().fold(String::new(), |mut lines, (kid, root)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{kid} = \"{root}\"");
+        lines
+    });
     format!(
         r#"# Narrows. Every key is explained in docs/configuration.md; `narrows --check` reports every problem.
 # A change takes effect without a restart, but for the keys marked so. Relative paths start at this folder.
@@ -14,8 +28,7 @@ admin    = "127.0.0.1:7081"        # /healthz /readyz /metrics; "off" to disable
 audience = "local"                 # the name that proofs are made for                        (restart)
 
 [roots]                            # whose authority blocks count: key id -> public key
-1 = "{root}"
-
+{roots}
 # [upstream]
 # extra_ca        = "origin-ca.pem"                              # trusted in addition to the platform's roots
 # connect_to      = {{ "api.acme.test:443" = "127.0.0.1:9443" }}   # dial there instead, for that name only
