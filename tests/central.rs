@@ -381,6 +381,26 @@ fn where_no_certificate_is_asked_for_a_proof_may_be_bound_or_not() {
 }
 
 #[test]
+fn a_person_is_told_why_nothing_is_accepted_and_told_once() {
+    let central = Central::mutual();
+    let holder = central.env.mint("agent", &["acme:read"]);
+    let (side, side_key) = (central.file("side.pem"), central.file("side.key"));
+    let mut command = central.env.command();
+    let usual = central.options(&holder).into_iter().map(|option| option.replace("local", "another-proxy"));
+    command.arg("forward").args(usual).args(["--cert", &side, "--cert-key", &side_key, "--listen", "127.0.0.1:0"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut forward = Forward::start(child);
+    for _ in 0..2 {
+        assert_eq!(central.agent(&forward).connect(TARGET).0.code(), "proof_invalid");
+    }
+    forward.says("is --audience the proxy's own");
+    forward.ask_to_end();
+    assert_eq!(forward.code(), Some(0));
+    assert_eq!(forward.said.iter().count(), 0, "said once");
+    central.env.journal_line(|line| line["event"] == "auth" && line["code"] == "proof_invalid");
+}
+
+#[test]
 fn what_would_show_the_capability_to_others_is_refused() {
     let env = TestEnv::bare();
     let run = |options: &[&str]| -> Ran {

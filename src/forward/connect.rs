@@ -71,6 +71,7 @@ async fn open(shared: &Shared, uri: &Uri, asked: &str) -> Result<Response<Incomi
 pub(super) fn again(shared: &Shared, proved: &prover::Proved, headers: &header::HeaderMap) -> Result<(), Refusal> {
     let (code, now) = respond::challenge(headers);
     let Some(theirs) = now.filter(|_| code == Some(Code::ProofExpired)) else {
+        shared.dialled.tell(shared.notify, respond::why_not(code));
         return Err(Refusal::challenged(code, None));
     };
     let corrected = if shared.dialled.is_believed() {

@@ -152,6 +152,19 @@ impl Refusal {
     }
 }
 
+/// What a person can do about a challenge. The agent cannot do anything.
+pub(super) const fn why_not(code: Option<Code>) -> &'static str {
+    match code {
+        Some(Code::CapabilityInvalid) => {
+            "it does not accept the capability: is its root among the proxy's [roots]? (capctl inspect FILE)"
+        }
+        Some(Code::ProofInvalid) => {
+            "it does not accept the proof: is --audience the proxy's own, and does nothing between the two end TLS?"
+        }
+        _ => "it does not accept the credentials",
+    }
+}
+
 /// The proxy's own answer, as the agent gets it: all of it but what belongs to the connection behind us.
 pub(super) fn passed(answer: Response<Incoming>) -> Response<Reply> {
     let mut answer = answer.map(Either::Left);

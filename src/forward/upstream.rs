@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -104,7 +104,7 @@ pub(super) struct Dialled {
     upstream: Upstream,
     revival: Option<Revival>,
     client_end: ArcSwapOption<ClientEnd>,
-    /// A person has been told that the proxy cannot be reached, and it has not been since.
+    /// A person has been told that there is no way through the proxy, and none has been found since.
     told: AtomicBool,
 }
 
@@ -183,8 +183,8 @@ impl Dialled {
         }
     }
 
-    /// Tells a person once that the proxy cannot be reached, and why. One that can be brought back is nobody's concern.
-    fn tell(&self, notify: fn(&str), why: &str) {
+    /// Tells a person once that there is no way through the proxy, and why. One that can be brought back is nobody's concern.
+    pub(super) fn tell(&self, notify: fn(&str), why: &str) {
         if self.revival.is_none() && !self.told.swap(true, Ordering::Relaxed) {
             notify(&format!("no way to the proxy at {}: {why}", self.upstream));
         }
@@ -254,7 +254,9 @@ impl Way {
         });
         match timeout(within, sender.send_request(request)).await {
             Ok(Ok(answer)) => {
-                shared.dialled.told.store(false, Ordering::Relaxed);
+                if answer.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                    shared.dialled.told.store(false, Ordering::Relaxed);
+                }
                 Ok(answer)
             }
             // In TLS 1.3 a refused client certificate shows only here.

@@ -259,3 +259,6 @@ async fn linger(mut stream: Stream) {
     };
     let _ = tokio::time::timeout(LINGER_FOR, reading).await;
 }
+
+#[cfg(test)]
+mod tests;
