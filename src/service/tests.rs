@@ -108,6 +108,7 @@ fn a_plain_tunnel_has_one_operation() {
         Call { method: "CONNECT", host: &host("a.test"), path: None, query: None, websocket: false, body: false };
     let found = service.classify(&call);
     assert_eq!((found.operation, found.action, found.params.len()), ("tunnel", None, 0));
+    assert_eq!(service.operations(), ["tunnel"]);
 }
 
 /// Operation, action and params for one request.
@@ -291,6 +292,10 @@ proptest! {
             let name = host("api.github.com");
             let call =
                 Call { method: "GET", host: &name, path: Some(&path), query: Some(&query), websocket: false, body: false };
+            for (method, websocket) in [("GET", false), ("GET", true), ("POST", false), ("DELETE", false), ("X", false)] {
+                let found = service.classify(&Call { method, websocket, ..call }).operation;
+                prop_assert!(service.operations().contains(&found), "{} does not count {}", service.name(), found);
+            }
             let mut names: Vec<Text> = service.classify(&call).params.into_iter().map(|(name, _)| name).collect();
             let all = names.len();
             names.sort();
