@@ -145,3 +145,28 @@ fn it_is_not_reached_through_the_proxy() {
     }
     assert_eq!(through(&plain.addr.to_string()).0, 200, "the twin: another listener of this machine");
 }
+
+#[test]
+fn probes_ask_by_exit_status_wherever_the_listener_is() {
+    for admin in ["127.0.0.1:0", "unix:admin.sock"] {
+        let env = TestEnv::new();
+        let (daemon, at) = start(&env, admin);
+        // Which free port it got is in no file.
+        let path = env.home().join("narrows.toml");
+        let toml = std::fs::read_to_string(&path).unwrap();
+        let probed = TestEnv::new();
+        let toml = toml.replace(&format!("admin = \"{admin}\""), &format!("admin = \"{at}\""));
+        let copy = probed.home().join("narrows.toml");
+        std::fs::write(&copy, toml).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(probed.capctl(&["admin", "alive"]).succeeded().stdout, "ok\n");
+        assert_eq!(probed.capctl(&["admin", "ready"]).succeeded().stdout, "ready\n");
+        daemon.stop();
+        for probe in ["alive", "ready"] {
+            probed.capctl(&["admin", probe]).failed().says("does not answer");
+        }
+    }
+    let env = TestEnv::new();
+    env.write_config();
+    env.capctl(&["admin", "ready"]).failed().says("`admin` is \"off\"");
+}

@@ -114,7 +114,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// Every command, with the verbs of those that have some.
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 34] = [
     &["init"],
     &["secret"],
     &["secret", "set"],
@@ -143,6 +143,10 @@ const COMMANDS: [&[&str]; 30] = [
     &["man"],
     &["run"],
     &["env"],
+    &["admin"],
+    &["admin", "token"],
+    &["admin", "alive"],
+    &["admin", "ready"],
     &["demo"],
     &[],
 ];

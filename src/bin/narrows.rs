@@ -8,7 +8,7 @@ use clap::Parser;
 use narrows::config::Config;
 use narrows::daemon::{Daemon, LoadError, Serve, StartError, holdings, server_end};
 use narrows::process;
-use narrows::store::{Home, SecretStore};
+use narrows::store::{Home, SecretStore, mounted};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -26,6 +26,9 @@ struct Args {
     /// The folder that holds everything [default: $NARROWS_HOME, else the platform's data folder]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
+    /// A folder of files that others mount, such as a Secret: the home is made with links to them
+    #[arg(long, value_name = "DIR")]
+    mounted: Option<PathBuf>,
     /// Reports every problem of the configuration and exits: 0 when there is none, else 1
     #[arg(long)]
     check: bool,
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
         Ok(home) => home,
         Err(error) => return fail(&error, error.hint()),
     };
+    if let Some(Err(error)) = args.mounted.map(|folder| mounted::link(&home, &folder)) {
+        return fail(&error, error.hint());
+    }
     if args.check {
         return check(&home);
     }

@@ -6,6 +6,7 @@ use crate::store::{Home, bearer};
 
 use super::failure::Failure;
 use super::output::{print_one, say};
+use super::probe;
 
 /// The operator's listener (`admin` in narrows.toml): its token.
 #[derive(Debug, clap::Subcommand)]
@@ -23,11 +24,21 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Whether the running proxy is alive: exit status 0, else 1. For probes of containers
+    #[command(before_help = "Example:\n  capctl admin alive")]
+    Alive,
+    /// Whether the running proxy is ready, and if not, why not: exit status 0, else 1. For probes of containers
+    #[command(before_help = "Example:\n  capctl admin ready")]
+    Ready,
 }
 
 impl Verb {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
-        let Self::Token { new, json } = self;
+        let (new, json) = match self {
+            Self::Token { new, json } => (new, json),
+            Self::Alive => return probe::ask(home, "/healthz"),
+            Self::Ready => return probe::ask(home, "/readyz"),
+        };
         home.check()?;
         let token = if new { bearer::replace(home)? } else { bearer::read_or_make(home)? };
         print_one("token", &*token, json)?;

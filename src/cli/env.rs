@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::child::bundle::{merged, write_public};
 use super::child::environment::{Environment, UNSET};
 use super::failure::Failure;
 use super::holding::{Holding, HoldingArgs};
+use super::share::{Format, Share};
 
 /// A proxy on this machine answers within this.
 const LOOK_WITHIN: Duration = Duration::from_millis(300);
@@ -29,6 +30,11 @@ const LOOK_WITHIN: Duration = Duration::from_millis(300);
 ///
 /// They hold a presentation, which anyone who reads it can use until it expires. Prefer
 /// `capctl run`, which gives the command nothing that could be copied.
+///
+///   capctl env --listener agent --out share --at /narrows
+///
+/// writes files without any credential, for an agent that shares loopback with a [[listener]]:
+/// env (all variables), ca.pem and bundle.pem, in a folder that the agent sees at --at.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Env {
@@ -46,6 +52,18 @@ pub(super) struct Env {
     /// One JSON object instead of shell lines
     #[arg(long)]
     json: bool,
+    /// The files for an agent that shares loopback with this [[listener]]
+    #[arg(long, value_name = "NAME", requires = "out", conflicts_with_all = ["cap", "key", "allow", "ttl", "audience", "json"])]
+    listener: Option<String>,
+    /// The folder that they are written to
+    #[arg(long, value_name = "DIR", requires = "listener")]
+    out: Option<PathBuf>,
+    /// Where the agent sees that folder; else the same
+    #[arg(long, value_name = "DIR", requires = "listener")]
+    at: Option<PathBuf>,
+    /// How the file `env` is written
+    #[arg(long, value_enum, default_value = "dotenv", requires = "listener")]
+    format: Format,
 }
 
 impl Env {
@@ -54,6 +72,9 @@ impl Env {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
             Failure::new(first).hint("capctl init makes a home; narrows --check lists every problem".to_owned())
         })?;
+        if let (Some(listener), Some(out)) = (&self.listener, &self.out) {
+            return self.share(home, &config, listener, out);
+        }
         let ttl_s = self.ttl_s(&config)?;
         let (scheme, proxy) = self.proxy(&config)?;
         let holding = self.holding.hold(home, Some(&config), "env", "")?;
@@ -61,12 +82,25 @@ impl Env {
         let audience = self.audience.as_deref().unwrap_or(&config.audience);
         let url = format!("{scheme}://cap:{}@{proxy}", presentation(&holding, audience, ttl_s)?);
         let (bundle, ca) = write_bundle(home)?;
-        let environment = Environment { proxy_url: &url, bundle: &bundle, ca: &ca, services: &services };
+        let environment = Environment { proxy_url: Some(&url), bundle: &bundle, ca: &ca, services: &services };
         self.print(&environment.variables()).map_err(|error| Failure::of(&error))?;
         if !answers(&proxy) {
             let _ = writeln!(std::io::stderr(), "capctl: warning: nobody serves {proxy} yet: start it with `narrows`");
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn share(&self, home: &Home, config: &Config, listener: &str, out: &Path) -> Result<ExitCode, Failure> {
+        let absolute = std::path::absolute(out).map_err(|error| Failure::of(&error))?;
+        let proxy = self.proxy.is_some().then(|| self.proxy(config)).transpose()?;
+        let share = Share {
+            listener,
+            out,
+            at: self.at.as_deref().unwrap_or(&absolute),
+            format: self.format,
+            proxy: proxy.map(|(scheme, proxy)| format!("{scheme}://{proxy}")),
+        };
+        share.run(home, config)
     }
 
     fn ttl_s(&self, config: &Config) -> Result<u32, Failure> {

@@ -89,13 +89,19 @@ impl Holding {
         all.filter(|service| self.chain.could_serve(service.name())).collect()
     }
 
-    /// Those of them whose secret is in the store: placeholders for others would only hide what is missing.
+    /// Those of them whose secret is in the store.
     pub(super) fn ready_services<'c>(&self, home: &Home, config: &'c Config) -> Vec<&'c Service> {
-        let stored = SecretStore::new(home).list().unwrap_or_default();
-        let mut services = self.services(config);
-        services.retain(|service| service.credential().is_some_and(|name| stored.contains(name)));
-        services
+        ready_services(home, config, &self.chain)
     }
+}
+
+/// The services that this chain could be served by and whose secret is in the store: placeholders for others would only
+/// hide what is missing.
+pub(super) fn ready_services<'c>(home: &Home, config: &'c Config, chain: &Chain) -> Vec<&'c Service> {
+    let stored = SecretStore::new(home).list().unwrap_or_default();
+    let is_stored = |service: &&Service| service.credential().is_some_and(|name| stored.contains(name));
+    let all = config.services.services().iter().map(AsRef::as_ref);
+    all.filter(|service| chain.could_serve(service.name())).filter(is_stored).collect()
 }
 
 fn from_files(capability: &Path, key: &Path, grants: &[Grant]) -> Result<(Capability, PrivateKey), Failure> {

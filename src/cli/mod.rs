@@ -26,12 +26,14 @@ mod key;
 mod manual;
 mod mint;
 mod output;
+mod probe;
 mod prove;
 mod revoke;
 mod root;
 mod run;
 mod secret;
 mod service;
+mod share;
 mod terms;
 #[cfg(target_os = "linux")]
 mod transparent;

@@ -302,7 +302,7 @@ impl Outfit<'_> {
 
     fn variables(&self, forwarder: &Forwarder) -> Vec<(String, String)> {
         let (bundle, ca) = (&*self.bundle.roots, &*self.bundle.ca);
-        Environment { proxy_url: forwarder.url(), bundle, ca, services: self.services }.variables()
+        Environment { proxy_url: Some(forwarder.url()), bundle, ca, services: self.services }.variables()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod ca;
 mod error;
 mod home;
 pub mod keys;
+pub mod mounted;
 pub mod private;
 pub mod random;
 pub mod revoked;

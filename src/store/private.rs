@@ -16,6 +16,7 @@ use super::StoreError;
 pub const PRIVATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 const OTHERS: u32 = 0o077;
+const GROUP_READS: u32 = 0o040;
 const STICKY: u32 = 0o1000;
 const EVERYBODY_WRITES: u32 = 0o002;
 
@@ -92,7 +93,7 @@ fn check_file(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     }
     check_owner(path, found)?;
     let mode = found.mode() & 0o7777;
-    if mode & OTHERS != 0 {
+    if mode & forbidden(found.uid(), found.gid(), &Us::now()) != 0 {
         return Err(StoreError::Exposed { path: path.to_owned(), mode, wanted: 0o600 });
     }
     if found.len() > PRIVATE_BYTES_MAX {
@@ -107,4 +108,55 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::Owner { path: path.to_owned(), owner })
+}
+
+/// Who this process is.
+struct Us {
+    user: u32,
+    groups: Vec<u32>,
+}
+
+impl Us {
+    fn now() -> Self {
+        let mut groups = vec![nix::unistd::getegid().as_raw()];
+        // macOS has no such call for more groups than it likes; there the first is all.
+        #[cfg(not(target_vendor = "apple"))]
+        groups.extend(nix::unistd::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
+        Self { user: nix::unistd::geteuid().as_raw(), groups }
+    }
+}
+
+/// The permission bits that a private file of this owner and group must not have.
+fn forbidden(owner: u32, group: u32, us: &Us) -> u32 {
+    let is_lent = owner == 0 && us.user != 0 && us.groups.contains(&group);
+    if is_lent { OTHERS & !GROUP_READS } else { OTHERS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NARROWS: u32 = 65_532;
+
+    /// Whether a file of this owner, group and mode may be read by this user, whose groups are 65532 and 7.
+    fn is_private(owner: u32, group: u32, mode: u32, user: u32) -> bool {
+        mode & forbidden(owner, group, &Us { user, groups: vec![NARROWS, 7] }) == 0
+    }
+
+    #[test]
+    fn what_root_lends_to_a_group_of_ours_for_reading_is_private() {
+        assert!(is_private(0, NARROWS, 0o440, NARROWS));
+        assert!(is_private(0, 7, 0o640, NARROWS));
+        assert!(is_private(0, 0, 0o400, NARROWS), "what the group cannot read is no matter");
+    }
+
+    #[test]
+    fn one_bit_away_it_is_not() {
+        for mode in [0o441, 0o442, 0o444, 0o450, 0o460] {
+            assert!(!is_private(0, NARROWS, mode, NARROWS), "{mode:o}");
+        }
+        assert!(!is_private(NARROWS, NARROWS, 0o440, NARROWS), "our own file needs no group");
+        assert!(!is_private(0, 8, 0o440, NARROWS), "a group of others");
+        assert!(!is_private(0, NARROWS, 0o440, 0), "root reads it without the group");
+    }
 }

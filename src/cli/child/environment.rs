@@ -38,8 +38,8 @@ pub(in crate::cli) const UNSET: [&str; 1] = ["SSL_CERT_DIR"];
 
 /// What a child's environment is made of.
 pub(in crate::cli) struct Environment<'a> {
-    /// With userinfo.
-    pub(in crate::cli) proxy_url: &'a str,
+    /// With userinfo. None where connections come to the proxy by themselves: a client must not speak to it as to one.
+    pub(in crate::cli) proxy_url: Option<&'a str>,
     /// System roots and the local CA.
     pub(in crate::cli) bundle: &'a Path,
     /// The local CA alone.
@@ -53,16 +53,18 @@ impl Environment<'_> {
     pub(in crate::cli) fn variables(&self) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = Vec::new();
         let mut set = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
-        for name in PROXY {
-            set(name, self.proxy_url);
+        if let Some(url) = self.proxy_url {
+            for name in PROXY {
+                set(name, url);
+            }
+            for name in NO_PROXY {
+                set(name, DIRECT);
+            }
+            // Node and Bun read the proxy variables only when told to.
+            set("NODE_USE_ENV_PROXY", "1");
+            // git sends the password only after a challenge otherwise: a round trip for each connection.
+            set("GIT_HTTP_PROXY_AUTHMETHOD", "basic");
         }
-        for name in NO_PROXY {
-            set(name, DIRECT);
-        }
-        // Node and Bun read the proxy variables only when told to.
-        set("NODE_USE_ENV_PROXY", "1");
-        // git sends the password only after a challenge otherwise: a round trip for each connection.
-        set("GIT_HTTP_PROXY_AUTHMETHOD", "basic");
         let bundle = self.bundle.display().to_string();
         for name in BUNDLE {
             set(name, &bundle);

@@ -68,9 +68,13 @@ impl Agent<'_> {
             guests: Guests::Password,
         };
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
-        let variables =
-            Environment { proxy_url: forwarder.url(), bundle: &bundle.roots, ca: &bundle.ca, services: &[service] }
-                .variables();
+        let variables = Environment {
+            proxy_url: Some(forwarder.url()),
+            bundle: &bundle.roots,
+            ca: &bundle.ca,
+            services: &[service],
+        }
+        .variables();
         let asked = async {
             if has_curl {
                 curl(method, url, &variables).await
