@@ -1,8 +1,11 @@
 //! A private file is for its owner alone; one that is not is refused, with what to type.
 //!
 //! A symbolic link is followed (mounted secrets are links to links), if it is ours or the system's, and the file behind
-//! it is held to the same rule. `root` counts as ours: it can read everything anyway.
+//! it is held to the same rule. `root` counts as ours: it can read everything anyway. A credential of systemd
+//! (`LoadCredential=`) belongs to root and is opened to this process's user by an access list, which shows as a mode of its
+//! group: in the folder that `CREDENTIALS_DIRECTORY` names, root's group may read what is root's.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +17,9 @@ use super::StoreError;
 
 /// No key file or sealed store is larger than this, in bytes.
 pub const PRIVATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Where systemd puts a service's credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 const OTHERS: u32 = 0o077;
 const GROUP_READS: u32 = 0o040;
@@ -93,13 +99,29 @@ fn check_file(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     }
     check_owner(path, found)?;
     let mode = found.mode() & 0o7777;
-    if mode & forbidden(found.uid(), found.gid(), &Us::now()) != 0 {
+    let shown = mode & forbidden(found.uid(), found.gid(), &Us::now()) != 0;
+    let is_credential = || {
+        is_credential((found.uid(), found.gid(), mode))
+            && std::env::var_os(CREDENTIALS).is_some_and(|dir| is_in(path, &dir))
+    };
+    if shown && !is_credential() {
         return Err(StoreError::Exposed { path: path.to_owned(), mode, wanted: 0o600 });
     }
     if found.len() > PRIVATE_BYTES_MAX {
         return Err(StoreError::TooLarge { path: path.to_owned(), bytes_max: PRIVATE_BYTES_MAX });
     }
     Ok(())
+}
+
+/// Whether a file of this owner, group and mode may be a credential that systemd made.
+fn is_credential((owner, group, mode): (u32, u32, u32)) -> bool {
+    owner == 0 && group == 0 && mode & (OTHERS & !GROUP_READS) == 0
+}
+
+/// Whether the file, behind its links, is in that folder itself.
+fn is_in(path: &Path, dir: &OsStr) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(path).is_some_and(|file| file.parent().map(Path::to_owned) == real(Path::new(dir)))
 }
 
 fn check_owner(path: &Path, found: &Metadata) -> Result<(), StoreError> {
@@ -158,5 +180,27 @@ mod tests {
         assert!(!is_private(NARROWS, NARROWS, 0o440, NARROWS), "our own file needs no group");
         assert!(!is_private(0, 8, 0o440, NARROWS), "a group of others");
         assert!(!is_private(0, NARROWS, 0o440, 0), "root reads it without the group");
+    }
+
+    #[test]
+    fn a_credential_is_roots_and_for_no_other_to_write() {
+        assert!(is_credential((0, 0, 0o440)) && is_credential((0, 0, 0o400)));
+        for other in [(1, 0, 0o440), (0, 1, 0o440), (0, 0, 0o444), (0, 0, 0o460), (0, 0, 0o450), (0, 0, 0o441)] {
+            assert!(!is_credential(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_in_its_folder_also_behind_a_link_and_not_below_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("credentials/deeper")).expect("folders");
+        for file in ["credentials/key", "credentials/deeper/key", "key"] {
+            std::fs::write(at(file), "").expect("a file");
+        }
+        std::os::unix::fs::symlink(at("credentials/key"), at("link")).expect("a link");
+        let dir = at("credentials");
+        let is_in = |name: &str| is_in(&at(name), dir.as_os_str());
+        assert_eq!(["credentials/key", "link", "credentials/deeper/key", "key"].map(is_in), [true, true, false, false]);
     }
 }
