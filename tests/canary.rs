@@ -133,6 +133,23 @@ fn debug_and_panic_show_nothing() {
 
 #[test]
 fn nothing_that_narrows_writes_or_answers_has_the_secret() {
+    searched("", &[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")]);
+}
+
+#[test]
+fn nor_has_a_log_in_json_or_the_journal_on_stdout() {
+    let settings = "[log]\nformat = \"json\"\nlevel = \"trace\"\n\n[journal]\nstdout = true";
+    let said = searched(settings, &[("RUST_BACKTRACE", "1")]);
+    for line in said.lines() {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let object: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(object["time"].is_string(), "{line}");
+    }
+    assert!(said.contains("\"level\":\"TRACE\"") && said.contains("\"prev\":"), "{said}");
+}
+
+/// What was said on both streams, after the secret was looked for everywhere.
+fn searched(settings: &str, variables: &[(&str, &str)]) -> String {
     let canary = Canary::new(SECRET.as_bytes());
     let mut env = TestEnv::new();
     let origin = Origin::https(&env.ca, &["api.acme.test", "basic.acme.test", "query.acme.test"], Alpn::Both);
@@ -156,7 +173,8 @@ fn nothing_that_narrows_writes_or_answers_has_the_secret() {
              inject = \"Authorization: Bearer {{secret}}\""
         ));
     }
-    let mut daemon = env.start_with(&[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")]);
+    env.setting(settings);
+    let mut daemon = env.start_with(variables);
     let allow = ["acme path=/v1", "basic", "query", "stranger", "broken", "nobody"];
     let holder = env.mint("holder", &allow);
     let credentials = holder.presentation();
@@ -204,10 +222,11 @@ fn nothing_that_narrows_writes_or_answers_has_the_secret() {
     }
     let (log, _) = daemon.stop();
     assert!(log.len() > 1_000, "trace level says more than this: {log}");
-    canary.absent("the log", log);
+    canary.absent("the log", &log);
     assert!(!env.journal().is_empty());
     // The encrypted store among them, and the ring.
     canary.absent_below(&env.home());
+    log
 }
 
 /// Else the test would show nothing.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use narrows::capability::{Algorithm, PrivateKey};
 use narrows::config::edit::{EditError, Inject, NewService, add_service, remove_service};
-use narrows::config::{Config, Listen, UpstreamRoots, changes_needing_restart, starter};
+use narrows::config::{Config, Listen, Log, LogFormat, UpstreamRoots, changes_needing_restart, starter};
 use narrows::credential::SecretName;
 use narrows::request::{Host, Scheme, Target};
 use narrows::service::{Injectors, Problem, Route};
@@ -472,4 +472,31 @@ fn edits_keep_what_a_person_wrote() {
         assert!(Env::new().load(&added).is_ok(), "{added}");
     }
     assert!(Inject::parse("X-Key: nothing").is_err());
+}
+
+#[test]
+fn the_log_has_a_level_that_reads_and_a_format() {
+    let env = Env::new();
+    let log = |text: &str| env.load(&format!("[log]\n{text}\n")).expect("sound").log;
+    assert_eq!(log(""), Log::default());
+    assert_eq!(log("format = \"json\"").format, LogFormat::Json);
+    for level in ["off", "WARN", "narrows=debug,warn", "narrows::net=trace", "info,hyper[{id=3}]=off"] {
+        assert_eq!(log(&format!("level = \"{level}\"")).level.as_deref(), Some(level));
+    }
+    for level in ["warning", "narrows", "info,narrows", "narrows=loud", "", "narrows=debug,,warn", "[", "a[b{c=]"] {
+        let problem = only(&format!("listen = \"127.0.0.1:0\"\n[log]\nlevel = \"{level}\"\n"));
+        assert!(problem.starts_with("narrows.toml:3: `level`"), "{level}: {problem}");
+    }
+    let problem = only("[log]\nformat = \"JSON\"\n");
+    assert!(problem.contains("narrows.toml:2") && problem.contains("\"text\" or \"json\""), "{problem}");
+}
+
+#[test]
+fn what_the_log_says_may_change_and_where_the_journal_goes_may_not() {
+    let env = Env::new();
+    let old = env.load(ACME).expect("sound");
+    let change = |text: &str| changes_needing_restart(&old, &env.load(&format!("{text}\n{ACME}")).expect("sound"));
+    assert_eq!(change("[log]\nlevel = \"debug\"\nformat = \"json\""), [""; 0]);
+    assert_eq!(change("[journal]\nstdout = true"), ["journal.stdout"]);
+    assert_eq!(change("[journal]\nstdout = false"), [""; 0]);
 }

@@ -202,7 +202,13 @@ impl Scrape {
         let most = journal.in_flight_max();
         sheet.gauge("narrows_journal_in_flight_max", "So many requests can be begun and without a line.", most)?;
         let refusing = i64::from(health.refusing.is_some());
-        sheet.gauge("narrows_journal_refusing", "1 while requests are refused for lines cannot be written.", refusing)
+        sheet.gauge(
+            "narrows_journal_refusing",
+            "1 while requests are refused for lines cannot be written.",
+            refusing,
+        )?;
+        let help = "Lines left out on stdout, for nobody read them there.";
+        sheet.counter("narrows_journal_stdout_left_out", help, health.stdout_left_out)
     }
 
     fn standing(&self, sheet: &mut Sheet<'_>) -> fmt::Result {

@@ -20,6 +20,7 @@ use super::auth::Tally;
 use super::chain::Chain;
 use super::files;
 use super::line::Head;
+use super::mirror::Mirror;
 use super::record::{Ended, Intent, Outcome};
 use super::recover::{self, boot_id};
 use super::ring::{NoSlot, Ring, Shape};
@@ -60,12 +61,15 @@ pub struct JournalOptions {
     /// So many requests can be begun and without a line at once (from 16 to 1 048 576); a sixteenth of it again is for
     /// requests with long paths or chains. One takes 3.5 KiB on the disk.
     pub in_flight_max: usize,
+    /// Whether lines go to stdout too, once they are in the file. What is not read there is left out there, and holds up
+    /// nothing.
+    pub stdout: bool,
 }
 
 impl Default for JournalOptions {
     /// The kernel's word, 64 MiB a file, 8192 requests at once (28 MiB).
     fn default() -> Self {
-        Self { durability: Durability::Kernel, rotate_bytes: 64 << 20, in_flight_max: 8192 }
+        Self { durability: Durability::Kernel, rotate_bytes: 64 << 20, in_flight_max: 8192, stdout: false }
     }
 }
 
@@ -123,6 +127,8 @@ pub struct Health {
     pub in_flight: usize,
     /// The hash of the last line; zeros before the first.
     pub head: [u8; 32],
+    /// Lines left out on stdout, for nobody read them there.
+    pub stdout_left_out: u64,
 }
 
 /// What requests, the writer and open entries share.
@@ -135,6 +141,7 @@ pub(super) struct Shared {
     pub(super) failures: Tally,
     pub(super) stop: AtomicBool,
     pub(super) settling: Settling,
+    pub(super) mirror: Option<Mirror>,
     /// What [`Shared::moment`] counts from.
     opened: Instant,
     refusing: AtomicU8,
@@ -147,6 +154,9 @@ struct Written {
     lines: u64,
     head: Head,
 }
+
+/// How long the end waits for who reads stdout.
+const STDOUT_WITHIN: Duration = Duration::from_secs(1);
 
 const ACCEPTING: u8 = 0;
 const REFUSING: u8 = 1;
@@ -168,6 +178,13 @@ impl Shared {
     /// A moment as nanoseconds, by which entries are put in the order in which they ended.
     pub(super) fn moment(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives stdout the time to take what is meant for it.
+    fn settle_mirror(&self) {
+        if let Some(mirror) = &self.mirror {
+            mirror.settle(Instant::now() + STDOUT_WITHIN);
+        }
     }
 
     pub(super) fn wrote(&self, lines: u64, head: &Head) {
@@ -204,7 +221,8 @@ impl Journal {
         // Held until our ring is locked: nobody may take it for a dead process's.
         let turn = File::open(dir)?;
         turn.lock()?;
-        recover::all(dir)?;
+        let mirror = if options.stdout { Some(Mirror::to_stdout()?) } else { None };
+        recover::all(dir, mirror.as_ref())?;
         let (stem, chain) = start_chain(dir, options)?;
         let ring_path = files::ring_path(dir, &stem);
         let made = make_ring(&ring_path, options);
@@ -227,6 +245,7 @@ impl Journal {
             failures: Tally::default(),
             stop: AtomicBool::new(false),
             settling: Settling::new(options.durability),
+            mirror,
             opened: Instant::now(),
             refusing: AtomicU8::new(ACCEPTING),
             written: Mutex::new(Written { lines: 0, head: [0; 32] }),
@@ -280,12 +299,14 @@ impl Journal {
             lines: written.lines,
             in_flight: self.shared.ring.in_use(),
             head: written.head,
+            stdout_left_out: self.shared.mirror.as_ref().map_or(0, Mirror::left_out),
         }
     }
 
     /// Waits until every entry that is finished has its line, at most `wait_max`. Blocks the thread.
     ///
-    /// Returns whether that is so. Dropping the journal does this too, and waits up to 2 s for a disk that refuses.
+    /// Returns whether that is so. Dropping the journal does this too, and waits up to 2 s for a disk that refuses. Stdout,
+    /// if lines go there too, has a second for them.
     #[must_use]
     pub fn flush(&self, wait_max: Duration) -> bool {
         let deadline = Instant::now() + wait_max;
@@ -298,6 +319,8 @@ impl Journal {
             let waited = self.shared.progress.wait_timeout(written, left).unwrap_or_else(PoisonError::into_inner);
             written = waited.0;
         }
+        drop(written);
+        self.shared.settle_mirror();
         true
     }
 }
@@ -310,6 +333,7 @@ impl Drop for Journal {
             // A writer that panicked left its lines in the ring; the next process completes the chain.
             let _ = writer.join();
         }
+        self.shared.settle_mirror();
     }
 }
 

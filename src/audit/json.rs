@@ -2,7 +2,7 @@
 
 /// Appends `text` as a JSON string. Besides what RFC 8259 §7 demands, every control, line separator, bidirectional and
 /// invisible formatting character is escaped.
-pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     // Most texts are plain throughout, and bytes are quicker to look at than characters.
     if text.bytes().all(is_plain) {

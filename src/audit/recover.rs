@@ -14,6 +14,7 @@ use std::path::Path;
 use super::chain::{Chain, is_torn};
 use super::files::{self, LINE_BYTES_MAX};
 use super::line::{self, Repair};
+use super::mirror::Mirror;
 use super::record::Ended;
 use super::ring::{Found, Remains};
 use super::writer::BATCH_BYTES_MAX;
@@ -47,15 +48,15 @@ pub fn recover(dir: &Path) -> Result<Recovery, StoreError> {
     let failed = |source| StoreError::io("recover", dir, source);
     let turn = File::open(dir).map_err(failed)?;
     turn.lock().map_err(failed)?;
-    all(dir).map_err(failed)
+    all(dir, None).map_err(failed)
 }
 
-/// [`recover`], for who has the folder's lock.
-pub(super) fn all(dir: &Path) -> io::Result<Recovery> {
+/// [`recover`], for who has the folder's lock. What is written goes to the mirror too.
+pub(super) fn all(dir: &Path, mirror: Option<&Mirror>) -> io::Result<Recovery> {
     let mut total = Recovery::default();
     let mut with_ring = HashSet::new();
     for (stem, path) in files::rings(dir)? {
-        match one(dir, &stem, &path) {
+        match one(dir, &stem, &path, mirror) {
             Ok(Some(done)) => {
                 total.processes += 1;
                 total.lines += done.lines;
@@ -67,12 +68,12 @@ pub(super) fn all(dir: &Path) -> io::Result<Recovery> {
         }
         with_ring.insert(stem);
     }
-    mend_torn(dir, &with_ring)?;
+    mend_torn(dir, &with_ring, mirror)?;
     Ok(total)
 }
 
 /// After a power cut a chain can be torn whose ring is gone.
-fn mend_torn(dir: &Path, with_ring: &HashSet<String>) -> io::Result<()> {
+fn mend_torn(dir: &Path, with_ring: &HashSet<String>, mirror: Option<&Mirror>) -> io::Result<()> {
     let files = files::list(dir)?;
     for chain in files.chunk_by(|one, next| one.stem == next.stem) {
         let Some(last) = chain.last().filter(|file| !with_ring.contains(&file.stem)) else { continue };
@@ -83,7 +84,9 @@ fn mend_torn(dir: &Path, with_ring: &HashSet<String>) -> io::Result<()> {
             let (mut chain, _, bytes) = Chain::resume(dir, &last.stem, OVERLAP_BYTES)?;
             let mut lines = Vec::new();
             note(&mut lines, &mut chain, Repair::TornLine { bytes })?;
-            chain.append_last(&lines)
+            chain.append_last(&lines)?;
+            show(&lines, mirror);
+            Ok(())
         });
         if let Err(error) = mended {
             tracing::error!(chain = last.stem, %error, "a torn line is still there");
@@ -92,7 +95,7 @@ fn mend_torn(dir: &Path, with_ring: &HashSet<String>) -> io::Result<()> {
     Ok(())
 }
 
-fn one(dir: &Path, stem: &str, ring_path: &Path) -> io::Result<Option<Recovery>> {
+fn one(dir: &Path, stem: &str, ring_path: &Path, mirror: Option<&Mirror>) -> io::Result<Option<Recovery>> {
     let no_link = nix::libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).write(true).custom_flags(no_link).open(ring_path)?;
     match file.try_lock() {
@@ -109,13 +112,14 @@ fn one(dir: &Path, stem: &str, ring_path: &Path) -> io::Result<Option<Recovery>>
                 "its ring is of another version, or damaged: let the version that wrote it complete it, or remove it",
             ));
         }
-        Found::Remains(remains) => complete(dir, stem, &remains, &mut done)?,
+        Found::Remains(remains) => show(&complete(dir, stem, &remains, &mut done)?, mirror),
     }
     fs::remove_file(ring_path)?;
     Ok(Some(done))
 }
 
-fn complete(dir: &Path, stem: &str, remains: &Remains, done: &mut Recovery) -> io::Result<()> {
+/// The lines that were missing, which are in the file now.
+fn complete(dir: &Path, stem: &str, remains: &Remains, done: &mut Recovery) -> io::Result<Vec<u8>> {
     let same_boot = remains.boot == boot_id() && remains.boot != 0;
     let entries = remains.entries();
     let again: usize = entries.iter().map(|(intent, _)| intent.line_bytes_max()).sum();
@@ -140,7 +144,14 @@ fn complete(dir: &Path, stem: &str, remains: &Remains, done: &mut Recovery) -> i
     // All in one, or nothing: what is written of a failed try is cut off again.
     chain.append_last(&lines)?;
     chain.remove_if_empty();
-    Ok(())
+    Ok(lines)
+}
+
+/// Lines of a recovery on stdout: their process is dead and cannot.
+fn show(lines: &[u8], mirror: Option<&Mirror>) {
+    if let Some(mirror) = mirror.filter(|_| !lines.is_empty()) {
+        mirror.take(lines, lines.split(|&byte| byte == b'\n').skip(1).count() as u64);
+    }
 }
 
 /// Whoever reads the chain later learns what was not there to be kept.

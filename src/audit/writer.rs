@@ -192,6 +192,9 @@ impl Writer {
 
     /// The lines are in the file: their slots are free.
     fn commit(&mut self) {
+        if let Some(mirror) = &self.shared.mirror {
+            mirror.take(&self.batch.bytes, self.batch.lines);
+        }
         // A slot given back may be taken again before the next look: then nobody can tell the entries apart.
         self.synced.clear();
         for slot in self.batch.slots.drain(..) {

@@ -1,16 +1,15 @@
 //! `narrows`: the proxy, in the foreground.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use narrows::config::Config;
-use narrows::daemon::{Daemon, LoadError, Serve, StartError, holdings, server_end};
+use narrows::daemon::{Daemon, LoadError, Passed, Serve, StartError, holdings, log, notify, server_end};
 use narrows::process;
 use narrows::store::{Home, SecretStore, mounted};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -47,22 +46,26 @@ fn main() -> ExitCode {
     if args.check {
         return check(&home);
     }
-    log();
+    log::start();
     harden();
+    let passed = match Passed::take() {
+        Ok(passed) => passed,
+        Err(error) => return fail(&error, None),
+    };
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(&home)),
+        Ok(runtime) => runtime.block_on(run(&home, passed)),
         Err(error) => fail(&error, None),
     }
 }
 
-async fn run(home: &Home) -> ExitCode {
+async fn run(home: &Home, passed: Passed) -> ExitCode {
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return fail(&std::io::Error::other("signals cannot be handled"), None);
     };
     if let Err(error) = process::survive_file_limit() {
         return fail(&error, None);
     }
-    let daemon = match Daemon::start(home, Serve::Everything).await {
+    let daemon = match Daemon::start(home, Serve::Passed(passed)).await {
         Ok(daemon) => daemon,
         Err(error) => {
             if let StartError::Load(LoadError::Config(problems)) = &error {
@@ -79,11 +82,14 @@ async fn run(home: &Home) -> ExitCode {
     for other in daemon.listening().iter().skip(1) {
         tracing::info!("also listening on {other}");
     }
+    let at = daemon.listening().first().map_or_else(String::new, |first| format!("\nSTATUS=listening on {first}"));
+    notify(&format!("READY=1{at}"));
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("draining");
+    notify("STOPPING=1\nSTATUS=requests under way may end");
     if !daemon.stop().await {
         tracing::warn!("some requests were cut at the drain's deadline");
     }
@@ -126,28 +132,19 @@ fn check(home: &Home) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// `NARROWS_LOG`, else `RUST_LOG`, else warnings; to stderr, without the colours that a peer's text could forge.
-fn log() {
-    let filter = std::env::var("NARROWS_LOG").or_else(|_| std::env::var("RUST_LOG"));
-    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or("warn")).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // A line that cannot be written is dropped. Saying so on the same stderr would be a panic in whatever logged it.
-    log.log_internal_errors(false).init();
-}
-
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    log::say(Level::INFO, text);
 }
 
 fn fail(error: &dyn std::error::Error, hint: Option<String>) -> ExitCode {
-    say(&format!("narrows: error: {error}"));
+    log::say(Level::ERROR, &format!("narrows: error: {error}"));
     let mut cause = error.source();
     while let Some(error) = cause {
-        say(&format!("narrows: error: because {error}"));
+        log::say(Level::ERROR, &format!("narrows: error: because {error}"));
         cause = error.source();
     }
     if let Some(hint) = hint {
-        say(&format!("narrows: hint: {hint}"));
+        log::say(Level::ERROR, &format!("narrows: hint: {hint}"));
     }
     ExitCode::FAILURE
 }

@@ -6,6 +6,7 @@
 mod change;
 pub mod edit;
 mod listeners;
+mod log;
 mod read;
 mod services;
 mod starter;
@@ -32,6 +33,7 @@ use crate::store::{Home, private};
 pub use crate::service::Problem;
 pub use change::changes_needing_restart;
 pub use listeners::Listener;
+pub use log::{Log, LogFormat};
 pub use starter::{starter, starter_of};
 pub use tls::Tls;
 pub use values::{BadDuration, BadSize, parse_duration, parse_size};
@@ -64,6 +66,8 @@ pub struct Config {
     pub journal_dir: PathBuf,
     /// How the journal is kept.
     pub journal: JournalOptions,
+    /// What is said on stderr, and how.
+    pub log: Log,
     /// Bounds and waits.
     pub limits: Limits,
     /// The services in use.

@@ -14,7 +14,8 @@ use rustls::pki_types::pem::PemObject;
 
 use super::values::{parse_duration, parse_size};
 use super::{
-    AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, services, tls,
+    AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, log, services,
+    tls,
 };
 use crate::audit::{Durability, JournalOptions};
 use crate::capability::PublicKey;
@@ -50,6 +51,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     let mut limits = Limits::default();
     let upstream = read_upstream(&mut top, home, &mut limits, &mut files);
     let (journal_dir, journal) = read_journal(&mut top, home);
+    let log = log::read(&mut top);
     read_limits(&mut top, &mut limits);
     let read = services::read(&mut top, home, catalogue, &mut files);
     top.finish();
@@ -69,6 +71,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
             upstream,
             journal_dir,
             journal,
+            log,
             limits,
             services,
             catalogue,
@@ -283,6 +286,7 @@ fn read_journal(top: &mut Table<'_, '_>, home: &Home) -> (PathBuf, JournalOption
     if let Some(number) = bounded(&mut table, "in_flight_max", 16, 1 << 20) {
         options.in_flight_max = number;
     }
+    options.stdout = table.flag("stdout").is_some_and(|field| field.value);
     table.finish();
     (dir, options)
 }

@@ -36,7 +36,12 @@ audience = "local"                 # the name that proofs are made for          
 
 # [journal]
 # dir        = "audit"                                           # (restart)
+# stdout     = true                                              # its lines there too, for log collection (restart)
 # durability = "kernel"                                          # or "disk", "always": power cuts     (restart)
+
+# [log]
+# level      = "warn"                                            # or "info", "narrows=debug,warn"; NARROWS_LOG wins
+# format     = "text"                                            # or "json"
 
 # A built-in service: `capctl service add github` writes this. Without `credential`, the agent's own login passes.
 # [[service]]

@@ -4,8 +4,13 @@
 //! that change become its next snapshot. Deliberately absent: signals and printing, which are the binaries'.
 
 mod load;
+pub mod log;
+mod notify;
+mod passed;
 mod reload;
 mod start;
 
 pub use load::{LoadError, holdings, load_snapshot_parts, server_end};
+pub use notify::notify;
+pub use passed::Passed;
 pub use start::{Daemon, Serve, StartError};

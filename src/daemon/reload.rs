@@ -9,6 +9,8 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use super::load::{self, LoadError, load_snapshot_parts};
+use super::log;
+use super::notify::notify;
 use crate::admin::{Part, Standing};
 use crate::clock::UnixSeconds;
 use crate::config::{Config, changes_needing_restart};
@@ -27,6 +29,8 @@ pub(super) struct Reload {
     pub(super) signs: String,
     pub(super) watcher: Watcher,
     pub(super) standing: Arc<Standing>,
+    /// The process is this proxy and nothing else: the service manager is told of it.
+    pub(super) alone: bool,
 }
 
 /// What became of a change.
@@ -44,9 +48,16 @@ impl Reload {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = drain.started() => return,
             }
+            self.tell("RELOADING=1");
             self.revocations();
             self.authority();
-            match self.next() {
+            let next = self.next();
+            self.tell(match next {
+                Ok(Reloaded::Taken) => "READY=1\nSTATUS=the configuration was read again",
+                Ok(Reloaded::RestartNeeded) => "READY=1\nSTATUS=restart needed: the log says for which keys",
+                Err(_) => "READY=1\nSTATUS=a change was refused: the log says why",
+            });
+            match next {
                 Ok(Reloaded::Taken) => {
                     self.standing.reloaded(UnixSeconds::now());
                     tracing::info!("the configuration was read again");
@@ -58,6 +69,12 @@ impl Reload {
                 }
             }
             self.watcher.set_paths(watched(&self.home, &self.config.files));
+        }
+    }
+
+    fn tell(&self, state: &str) {
+        if self.alone {
+            notify(state);
         }
     }
 
@@ -118,6 +135,7 @@ impl Reload {
         // The secrets may have new places.
         let _ = crate::process::lock_memory();
         self.standing.secrets_set(load::secret_times(&self.home, &config));
+        log::set(&config.log);
         self.config = config;
         Ok(Reloaded::Taken)
     }

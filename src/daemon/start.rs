@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::{self, LoadError, load_snapshot_parts};
+use super::log;
+use super::passed::Passed;
 use super::reload::{Reload, watched};
 use crate::admin::{Admin, Standing};
-use crate::audit::{Journal, JournalError};
+use crate::audit::{Journal, JournalError, JournalOptions};
 use crate::clock::UnixSeconds;
 use crate::config::{self, Config, Listen};
 use crate::net::dial::Dialer;
@@ -31,10 +33,12 @@ const OWNER_ONLY: u32 = 0o600;
 const EVERYBODY: u32 = 0o666;
 
 /// Where a daemon listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Serve {
     /// On `listen` and `admin` of the configuration, and on the home's socket.
     Everything,
+    /// The same, with listeners that were bound for this process before it ran.
+    Passed(Passed),
     /// On the home's socket alone: a proxy that `capctl run` embeds.
     SocketOnly,
 }
@@ -59,6 +63,9 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The service manager passed what the configuration does not ask for, or what is no listener.
+    #[error("a socket was passed that is not used: {0}")]
+    Passed(String),
     /// The system has no thread for us.
     #[error("the files cannot be watched")]
     Watch(#[source] io::Error),
@@ -75,6 +82,10 @@ impl StartError {
             }
             Self::Leaf(_) => Some("capctl init makes a CA; capctl doctor says what is wrong with this one".to_owned()),
             Self::Journal(error) => error.hint(),
+            Self::Passed(_) => Some(
+                "each socket that is passed needs a `listen`, `admin` or [[listener]] of narrows.toml with its address"
+                    .to_owned(),
+            ),
             Self::Listen { .. } | Self::Watch(_) => None,
         }
     }
@@ -113,6 +124,7 @@ impl Daemon {
         // First, so that nothing that changes while the files are read is missed.
         let watcher = Watcher::start(watched(home, &[])).map_err(StartError::Watch)?;
         let config = Arc::new(Config::load(home).map_err(LoadError::Config)?);
+        log::set(&config.log);
         watcher.set_paths(watched(home, &config.files));
         let started_at = UnixSeconds::now();
         let parts = load_snapshot_parts(home, &config, None, None)?;
@@ -127,8 +139,11 @@ impl Daemon {
         if !crate::process::lock_memory() {
             tracing::info!("what is in memory may reach swap: this user may not lock it");
         }
+        // Without listeners of its own it is a guest in a command, whose stdout is the command's.
+        let alone = !matches!(serve, Serve::SocketOnly);
         let Bound { main, held, admin, socket } = Bound::bind(home, &config, serve).await?;
-        let journal = Journal::open(&config.journal_dir, config.journal)?;
+        let options = JournalOptions { stdout: config.journal.stdout && alone, ..config.journal };
+        let journal = Journal::open(&config.journal_dir, options)?;
         let listeners = main.iter().chain(held.iter().map(|(listener, _)| listener)).chain(&admin);
         let own: Vec<SocketAddr> = listeners.filter_map(Listener::local_address).collect();
         let limits = Limits::new(config.limits, started_at);
@@ -163,7 +178,7 @@ impl Daemon {
             tokio::spawn(crate::admin::serve(operator, admin));
         }
         let (home, signs) = (home.clone(), ca.certificate_pem().to_owned());
-        let reload = Reload { home, proxy, config, trusted, signs, watcher, standing };
+        let reload = Reload { home, proxy, config, trusted, signs, watcher, standing, alone };
         tokio::spawn(reload.run(daemon.drain.clone()));
         tokio::spawn(tick(daemon.drain.clone()));
         Ok(daemon)
@@ -227,9 +242,13 @@ struct Bound {
 
 impl Bound {
     async fn bind(home: &Home, config: &Config, serve: Serve) -> Result<Self, StartError> {
-        let everything = serve == Serve::Everything;
+        let (everything, mut passed) = match serve {
+            Serve::Everything => (true, Passed::default()),
+            Serve::Passed(passed) => (true, passed),
+            Serve::SocketOnly => (false, Passed::default()),
+        };
         let main = match config.listen.as_ref().filter(|_| everything) {
-            Some(main) => Some(listen(main, OWNER_ONLY).await?),
+            Some(main) => Some(listen(main, OWNER_ONLY, &mut passed).await?),
             None => None,
         };
         let mut held = Vec::new();
@@ -238,12 +257,15 @@ impl Bound {
         {
             let mode = if uids.is_empty() { OWNER_ONLY } else { EVERYBODY };
             let entrance = Entrance::Bound { name: Arc::clone(name), uids: uids.clone(), transparent: *transparent };
-            held.push((listen(at, mode).await?, entrance));
+            held.push((listen(at, mode, &mut passed).await?, entrance));
         }
         let admin = match config.admin.as_ref().filter(|_| everything) {
-            Some(admin) => Some(listen(admin, OWNER_ONLY).await?),
+            Some(admin) => Some(listen(admin, OWNER_ONLY, &mut passed).await?),
             None => None,
         };
+        if let Some(left) = passed.left() {
+            return Err(StartError::Passed(left));
+        }
         let path = home.socket();
         let socket = if config.listen == Some(Listen::Unix(path.clone())) && everything {
             None
@@ -262,10 +284,12 @@ impl Bound {
     }
 }
 
-async fn listen(at: &Listen, mode: u32) -> Result<Listener, StartError> {
-    let bound = match at {
-        Listen::Tcp(address) => Listener::tcp(*address).await,
-        Listen::Unix(path) => Listener::unix(path, mode).await,
+async fn listen(at: &Listen, mode: u32, passed: &mut Passed) -> Result<Listener, StartError> {
+    let bound = match (passed.listener(at), at) {
+        (Ok(Some(passed)), _) => Ok(passed),
+        (Err(error), _) => Err(error),
+        (Ok(None), Listen::Tcp(address)) => Listener::tcp(*address).await,
+        (Ok(None), Listen::Unix(path)) => Listener::unix(path, mode).await,
     };
     bound.map_err(|source| StartError::Listen { at: at.to_string(), source })
 }

@@ -66,12 +66,13 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    /// `None` for a file that is another process's to remove.
+    inode: Option<u64>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| Some(found.ino()) == self.inode) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -119,7 +120,25 @@ impl Listener {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let inode = std::fs::symlink_metadata(path)?.ino();
-        Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), inode }))
+        Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), inode: Some(inode) }))
+    }
+
+    /// Takes over a TCP listener that another process bound for this one.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub fn passed_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Self::Tcp)
+    }
+
+    /// Takes over a Unix listener that another process bound for this one at `path`. Its file stays, with its mode.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub fn passed_unix(listener: std::os::unix::net::UnixListener, path: PathBuf) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(UnixListener::from_std(listener)?, SocketFile { path, inode: None }))
     }
 
     /// The TCP address that was bound, with the port that port 0 became.

@@ -400,7 +400,9 @@ impl Daemon {
         log.follow(child.stderr.take().unwrap());
         let mut daemon = Self { addr: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
         let line = daemon.wait_for_log("listening on ");
-        let addr = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let addr = line.split("listening on ").nth(1).unwrap();
+        // A line of JSON goes on.
+        let addr = addr.split(|c: char| c.is_whitespace() || c == '"').next().unwrap();
         if !addr.starts_with("unix:") {
             daemon.addr = addr.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
         }

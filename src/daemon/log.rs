@@ -1,0 +1,211 @@
+//! The log on stderr: one for the process, whose level and format the configuration may change at any time.
+//!
+//! Deliberately absent: colours, which a peer's text could forge; and, from a line of JSON, the spans of libraries.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::audit::json;
+use crate::config::{Log, LogFormat};
+
+/// What is logged where nobody says otherwise.
+const LEVEL_DEFAULT: &str = "warn";
+/// Either says what is logged, whatever the configuration says; the first counts.
+const VARIABLES: [&str; 2] = ["NARROWS_LOG", "RUST_LOG"];
+
+/// Sets the level of the process's log.
+static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Starts the log of this process; [`set`] changes it. To be called once, before anything is logged.
+pub fn start() {
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(LEVEL_DEFAULT));
+    // A line that cannot be written is dropped. Saying so on the same stderr would be a panic in whatever logged it.
+    let log = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false).event_format(Lines::default());
+    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_filter_reloading();
+    let handle = log.reload_handle();
+    let _ = SET_LEVEL.set(Box::new(move |filter| {
+        // It fails only when the subscriber is gone, which it never is.
+        let _ = handle.reload(filter);
+    }));
+    log.init();
+}
+
+/// What the configuration says of the log. Nothing happens in a process that has none.
+pub(super) fn set(log: &Log) {
+    let Some(set_level) = SET_LEVEL.get() else { return };
+    AS_JSON.store(log.format == LogFormat::Json, Ordering::Relaxed);
+    if from_environment().is_none() {
+        // The configuration was refused if it does not read.
+        set_level(EnvFilter::new(log.level.as_deref().unwrap_or(LEVEL_DEFAULT)));
+    }
+}
+
+/// Says what is said at every level: that it listens, or why it does not. A line of text, or an object as other lines are.
+pub fn say(level: Level, text: &str) {
+    let line = if AS_JSON.load(Ordering::Relaxed) {
+        let said = Said { message: text.to_owned(), fields: String::new() };
+        said.line(Timestamp::now(), level, env!("CARGO_PKG_NAME"))
+    } else {
+        format!("{text}\n")
+    };
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+fn from_environment() -> Option<EnvFilter> {
+    let said = VARIABLES.iter().find_map(|name| std::env::var(name).ok())?;
+    Some(EnvFilter::try_new(&said).unwrap_or_else(|_| EnvFilter::new(LEVEL_DEFAULT)))
+}
+
+/// A line of either format.
+#[derive(Default)]
+struct Lines {
+    text: Format,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if !AS_JSON.load(Ordering::Relaxed) {
+            return self.text.format_event(context, to, event);
+        }
+        to.write_str(&line(event, Timestamp::now()))
+    }
+}
+
+fn line(event: &Event<'_>, now: Timestamp) -> String {
+    let mut said = Said::default();
+    event.record(&mut said);
+    said.line(now, *event.metadata().level(), event.metadata().target())
+}
+
+/// Escaped as in the journal: nothing in it ends the line, moves a cursor or hides text.
+fn string(to: &mut String, text: &str) {
+    let mut bytes = Vec::with_capacity(text.len() + 2);
+    json::string(&mut bytes, text);
+    to.push_str(&String::from_utf8_lossy(&bytes));
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Said {
+    message: String,
+    /// Members of an object.
+    fields: String,
+}
+
+impl Said {
+    /// `{"time":…,"level":…,"target":…,"message":…,"fields":{…}}`. The fields have an object of their own, so that none can
+    /// pass for another member.
+    fn line(&self, now: Timestamp, level: Level, target: &str) -> String {
+        let mut line = format!("{{\"time\":\"{now:.3}\",\"level\":\"{level}\",\"target\":");
+        string(&mut line, target);
+        line.push_str(",\"message\":");
+        string(&mut line, &self.message);
+        line.push_str(",\"fields\":{");
+        line.push_str(&self.fields);
+        line.push_str("}}\n");
+        line
+    }
+
+    fn name(&mut self, field: &Field) {
+        if !self.fields.is_empty() {
+            self.fields.push(',');
+        }
+        string(&mut self.fields, field.name());
+        self.fields.push(':');
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        if field.name() == "message" {
+            text.clone_into(&mut self.message);
+        } else {
+            self.name(field);
+            string(&mut self.fields, text);
+        }
+    }
+
+    fn bare(&mut self, field: &Field, value: &dyn fmt::Display) {
+        self.name(field);
+        let _ = write!(self.fields, "{value}");
+    }
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tracing::field;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+    /// Keeps the lines that it would write.
+    struct Kept(mpsc::Sender<String>);
+
+    impl<S: Subscriber> tracing_subscriber::Layer<S> for Kept {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.send(line(event, Timestamp::UNIX_EPOCH)).expect("kept");
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_object_whatever_is_said() {
+        let (sender, lines) = mpsc::channel();
+        let log = tracing_subscriber::registry().with(Kept(sender));
+        let hostile = "a\r\n\u{1b}[2J\"}\\\u{2028}\u{202e}\u{7f}é";
+        tracing::subscriber::with_default(log, || {
+            tracing::warn!(count = 3, "level" = "forged", is = true, below = -1, wide = u128::MAX, "{hostile}");
+            tracing::error!(error = %hostile, what = ?hostile, half = 0.5, none = f64::NAN);
+            tracing::info!(absent = field::Empty, "said");
+        });
+        let lines: Vec<String> = lines.try_iter().collect();
+        for line in &lines {
+            assert!(
+                line.ends_with("}\n") && !line.trim_end_matches('\n').contains(|c: char| c.is_control()),
+                "{line:?}"
+            );
+        }
+        let parsed: Vec<serde_json::Value> = lines.iter().map(|it| serde_json::from_str(it).expect("JSON")).collect();
+        assert_eq!(parsed[0]["message"], hostile);
+        assert_eq!((&parsed[0]["level"], &parsed[0]["fields"]["level"]), (&"WARN".into(), &"forged".into()));
+        assert_eq!((&parsed[0]["fields"]["count"], &parsed[0]["fields"]["is"]), (&3.into(), &true.into()));
+        assert_eq!(parsed[1]["fields"]["error"], hostile);
+        assert_eq!((&parsed[1]["fields"]["half"], &parsed[1]["fields"]["none"]), (&"0.5".into(), &"NaN".into()));
+        assert_eq!((&parsed[1]["message"], &parsed[2]["fields"]), (&"".into(), &serde_json::json!({})));
+        assert_eq!(parsed[2]["time"], "1970-01-01T00:00:00.000Z");
+    }
+}
