@@ -361,3 +361,32 @@ fn what_was_passed_and_is_not_asked_for_is_refused() {
         assert_eq!(started.0.wait().unwrap().code(), Some(1), "{problem}");
     }
 }
+
+/// systemd's own opinion of `deploy/`, where its program is; it is no client that anybody promised.
+#[test]
+fn the_units_are_good_units() {
+    let Some(analyze) = program("systemd-analyze") else {
+        let _ = writeln!(std::io::stderr(), "SKIP the_units_are_good_units: systemd-analyze is not installed");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let [service, socket] = ["narrows.service", "narrows.socket"].map(|unit| {
+        let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
+        let path = folder.path().join(unit);
+        // It looks for the program.
+        std::fs::write(&path, text.replace("/usr/local/bin/narrows", env!("CARGO_BIN_EXE_narrows"))).unwrap();
+        path
+    });
+    // It says what it does not know and ends well.
+    let ran = run(Command::new(&analyze).arg("verify").args([&service, &socket]), b"").succeeded();
+    assert!(!ran.said().contains("narrows."), "{}", ran.said());
+    let exposure = |service: &Path| {
+        let mut security = Command::new(&analyze);
+        run(security.args(["security", "--no-pager", "--offline=true", "--threshold=20"]).arg(service), b"")
+    };
+    exposure(&service).succeeded();
+    let bare = folder.path().join("bare.service");
+    std::fs::write(&bare, "[Service]\nExecStart=/bin/true\n").unwrap();
+    exposure(&bare).failed();
+}
