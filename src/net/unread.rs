@@ -1,5 +1,5 @@
-//! A client that takes nothing of what waits for it is cut off after a while: it holds an upstream, and room for what it
-//! does not read.
+//! The client's connection as others need it to be: a client that takes nothing of what waits for it is cut off after a
+//! while, for it holds an upstream, and room for what it does not read; and one that sends a lot leaves others a turn.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,9 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
 use tokio::time::Sleep;
 
-/// Fails a write that `inner` cannot take for as long as `patience`. Reads pass unchanged.
+/// So many bytes read cost as much of a task's turn as any other step does. A turn has 128 steps (`tokio::task::coop`), so
+/// that 64 KiB end it; else a body would be read on until 128 reads have been made, for as long as some milliseconds.
+const STEP_BYTES: usize = 512;
+
+/// Fails a write that `inner` cannot take for as long as `patience`. Reads take their part of the task's turn.
 #[derive(Debug)]
 pub struct Unread<T> {
     inner: T,
@@ -37,7 +42,15 @@ impl<T> Unread<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Unread<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        for _ in 0..(buf.filled().len() - before) / STEP_BYTES {
+            match poll_proceed(cx) {
+                Poll::Ready(step) => step.made_progress(),
+                Poll::Pending => break,
+            }
+        }
+        read
     }
 }
 

@@ -4,33 +4,45 @@
     reason = "not on the path of a request: a chain that is not known yet waits for its turn"
 )]
 
+use std::sync::Arc;
+
 use tokio::sync::Semaphore;
 
 /// As many at once as there are cores; the rest wait, in the order in which they came.
-pub(super) struct Turns(Semaphore);
+pub(super) struct Turns(Arc<Semaphore>);
 
 impl Turns {
     pub(super) fn new() -> Self {
-        Self(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)))
+        Self::of(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    fn of(turns: usize) -> Self {
+        Self(Arc::new(Semaphore::new(turns)))
     }
 
     /// Does the work when there is a turn for it; `None` when it panicked.
+    ///
+    /// The turn is the work's own: whoever stops waiting for work that runs does not give it back.
     pub(super) async fn take<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _turn = self.0.acquire().await.ok()?;
+        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
 
     use super::*;
 
     #[tokio::test]
     async fn no_more_run_at_once_than_there_are_turns_and_all_run_in_the_end() {
-        let turns = Arc::new(Turns(Semaphore::new(2)));
+        let turns = Arc::new(Turns::of(2));
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..16)
             .map(|number| {
@@ -54,8 +66,20 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_panics_gives_its_turn_back() {
-        let turns = Turns(Semaphore::new(1));
+        let turns = Turns::of(1);
         assert_eq!(turns.take(|| assert_eq!(1, 2, "on purpose")).await, None);
+        assert_eq!(turns.take(|| 3).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_keeps_its_turn() {
+        let turns = Turns::of(1);
+        let (go_on, wait) = mpsc::channel::<()>();
+        let abandoned = turns.take(move || wait.recv());
+        // Begun, and dropped.
+        assert!(futures_util::FutureExt::now_or_never(abandoned).is_none());
+        assert_eq!(turns.0.available_permits(), 0);
+        drop(go_on);
         assert_eq!(turns.take(|| 3).await, Some(3));
     }
 }

@@ -192,6 +192,9 @@ fn half_of_anything_held_does_not_spin() {
 #[test]
 fn an_agent_that_gives_no_window_is_not_read_ahead_for() {
     let siege = Siege::new("");
+    // One connection to the origin for all of them, whose window bounds what comes: as many that come before there is one
+    // dial each, and each may hold a stream's window (`docs/hardening.md`).
+    assert_eq!(siege.world.agent.get(HOST, "/v1/items").status(), 200);
     let mut flooder = Flooder::with(&siege.world.agent, HOST, &initial_window(0));
     assert!(flooder.pour(&many(100, |n| get(stream(n), HOST, "/bytes/10000000")), STALL));
     let heads = |flooder: &mut Flooder, count: usize| {

@@ -3,6 +3,7 @@
 //! Each abuser offers so much work a second and no more: a proxy on one core that is asked for more than a core can do
 //! makes everybody wait, and that would say nothing of how it shares.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use clap::ValueEnum;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::home::{Deep, Shape};
+use crate::home::{Agent, Deep, Shape};
 use crate::load::route::{H2, Route};
 use crate::load::{Figures, Settings, bulk, paced};
 use crate::rows::{Row, Running, Stage};
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// The abusers to measure beside
     #[arg(long, value_delimiter = ',', value_name = "ABUSE,ABUSE")]
     only: Vec<Abuse>,
+    /// The proxy: that of Narrows, or a bare pass-through, which shows what the machine and the stack do by themselves
+    #[arg(long, default_value = "narrows")]
+    row: Row,
     /// Requests of the victim in a second, on eight connections
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
@@ -99,13 +103,14 @@ pub(crate) async fn measured(args: &Args, stage: &Stage) -> anyhow::Result<()> {
 }
 
 async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figures> {
-    let running = Rc::new(Row::Narrows.start_shaped(stage, &Shape::default())?);
+    let running = Rc::new(args.row.start_shaped(stage, &Shape::default())?);
+    let agents = agents(args, abuse, &running)?;
     let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: 0 };
     let victim = Rc::new(Route::new(&running, false)?);
     let connections = paced::opened(&victim, VICTIM_CONNECTIONS).await?;
     let local = LocalSet::new();
     let figures = local.run_until(async {
-        let abusing = tokio::task::spawn_local(abuse_of(abuse, Rc::clone(&running)));
+        let abusing = tokio::task::spawn_local(abuse_of(abuse, agents, Rc::clone(&running)));
         tokio::task::yield_now().await;
         let figures = paced::offer(&running, settings, &victim, connections, args.rate).await;
         if abusing.is_finished() && abuse != Abuse::None {
@@ -118,18 +123,37 @@ async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figur
     figures.await
 }
 
-/// Goes on until it is stopped; an error, when the proxy refuses it.
-async fn abuse_of(abuse: Abuse, running: Rc<Running>) -> anyhow::Result<()> {
+/// The abuser's, who is not the victim. To make a long chain takes longer than to verify it, and would keep the victim's
+/// own load waiting: they are made before.
+fn agents(args: &Args, abuse: Abuse, running: &Running) -> anyhow::Result<Vec<Agent>> {
+    anyhow::ensure!(args.row == Row::Narrows || abuse != Abuse::Chains, "only Narrows has chains");
+    if args.row != Row::Narrows {
+        return Ok(Vec::new());
+    }
     let home = running.ca.parent().context("no home")?;
-    let deep = Rc::new(Deep::new(home, if abuse == Abuse::Chains { BLOCKS } else { 1 })?);
-    let route = Rc::new(Route::of(&running, deep.fresh()?)?);
+    let (blocks, count) = match abuse {
+        Abuse::Chains => (BLOCKS, (abuse.rate() * (args.seconds + 2.0)) as usize),
+        _ => (1, 1),
+    };
+    let deep = Deep::new(home, blocks)?;
+    (0..count).map(|_| deep.fresh()).collect()
+}
+
+/// Goes on until it is stopped; an error, when the proxy refuses it.
+async fn abuse_of(abuse: Abuse, mut agents: Vec<Agent>, running: Rc<Running>) -> anyhow::Result<()> {
+    let route = match agents.pop() {
+        Some(agent) => Route::of(&running, agent)?,
+        None => Route::new(&running, false)?,
+    };
+    let route = Rc::new(route);
+    let agents = Rc::new(RefCell::new(agents));
     let shared = if abuse == Abuse::Streams { Some(route.h2(HOST).await?) } else { None };
     let every = Duration::from_secs_f64(WORKERS as f64 / abuse.rate().max(1.0));
     let local = LocalSet::new();
     let workers: Vec<_> = (0..if abuse == Abuse::None { 0 } else { WORKERS })
         .map(|number| {
             let worker =
-                Worker { number, route: Rc::clone(&route), running: Rc::clone(&running), deep: Rc::clone(&deep) };
+                Worker { number, route: Rc::clone(&route), running: Rc::clone(&running), agents: Rc::clone(&agents) };
             local.spawn_local(worker.work(abuse, every, shared.clone()))
         })
         .collect();
@@ -144,7 +168,8 @@ struct Worker {
     number: usize,
     route: Rc<Route>,
     running: Rc<Running>,
-    deep: Rc<Deep>,
+    /// With chains that nobody has met.
+    agents: Rc<RefCell<Vec<Agent>>>,
 }
 
 impl Worker {
@@ -162,7 +187,10 @@ impl Worker {
                 (Abuse::Uploads, Some(kept), _) => bulk::up(kept, &self.route, UPLOAD_BYTES).await?,
                 (Abuse::Streams, _, Some(shared)) => shared.ask(&authorization).await?,
                 (Abuse::Names, ..) => drop(self.route.h1(&format!("w{}-{turn}.acme.test", self.number)).await?),
-                (Abuse::Chains, ..) => drop(Route::of(&self.running, self.deep.fresh()?)?.h1(HOST).await?),
+                (Abuse::Chains, ..) => {
+                    let agent = self.agents.borrow_mut().pop().context("more chains were wanted than made")?;
+                    drop(Route::of(&self.running, agent)?.h1(HOST).await?);
+                }
                 _ => drop(self.route.h1(HOST).await?),
             }
             due = (due + every).max(Instant::now());
