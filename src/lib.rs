@@ -10,6 +10,7 @@
 #![warn(clippy::disallowed_types)]
 
 pub mod clock;
+mod handoff;
 mod lane;
 pub mod request;
 

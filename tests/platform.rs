@@ -158,6 +158,28 @@ fn a_stdout_that_somebody_closes_holds_nothing_up() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let (env, _origin) = acme("[log]\nlevel = \"trace\"");
+    let reader = pipe(&env);
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    env.write_config();
+    let mut shell = under("exec \"$0\" 2>\"$STDERR\"", &env.narrows(&[]));
+    let mut child = shell.env("STDERR", env.file("stdout")).stdin(Stdio::null()).spawn().unwrap();
+    // A reader that stops once it has the line that it waits for.
+    let mut lines = BufReader::with_capacity(1, &reader).lines();
+    let first = lines.find_map(|line| line.unwrap().strip_prefix("listening on ").map(str::to_owned)).unwrap();
+    let credentials = env.mint("agent", &["acme"]).presentation();
+    let agent = Agent::at(first.parse().unwrap(), &env.home().join("ca.pem"), Some(&credentials));
+    drop(lines);
+    for _ in 0..20 {
+        assert_eq!(agent.get("api.acme.test", "/v1/items").status(), 200);
+    }
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(journal(&env).lines().count(), 20);
+}
+
+#[test]
 fn the_logs_level_and_format_change_without_a_restart_and_a_variable_wins() {
     let (mut env, _origin) = acme("");
     let mut daemon = env.start();

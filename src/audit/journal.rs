@@ -20,13 +20,14 @@ use super::auth::Tally;
 use super::chain::Chain;
 use super::files;
 use super::line::Head;
-use super::mirror::Mirror;
+use super::mirror;
 use super::record::{Ended, Intent, Outcome};
 use super::recover::{self, boot_id};
 use super::ring::{NoSlot, Ring, Shape};
 use super::settle::{Settle, Settling};
 use super::writer::Writer;
 use crate::clock::UnixSeconds;
+use crate::handoff::Handoff;
 use crate::store::{StoreError, private};
 
 /// When a line counts as written.
@@ -141,7 +142,7 @@ pub(super) struct Shared {
     pub(super) failures: Tally,
     pub(super) stop: AtomicBool,
     pub(super) settling: Settling,
-    pub(super) mirror: Option<Mirror>,
+    pub(super) mirror: Option<Handoff>,
     /// What [`Shared::moment`] counts from.
     opened: Instant,
     refusing: AtomicU8,
@@ -221,7 +222,7 @@ impl Journal {
         // Held until our ring is locked: nobody may take it for a dead process's.
         let turn = File::open(dir)?;
         turn.lock()?;
-        let mirror = if options.stdout { Some(Mirror::to_stdout()?) } else { None };
+        let mirror = if options.stdout { Some(mirror::to_stdout()?) } else { None };
         recover::all(dir, mirror.as_ref())?;
         let (stem, chain) = start_chain(dir, options)?;
         let ring_path = files::ring_path(dir, &stem);
@@ -299,7 +300,7 @@ impl Journal {
             lines: written.lines,
             in_flight: self.shared.ring.in_use(),
             head: written.head,
-            stdout_left_out: self.shared.mirror.as_ref().map_or(0, Mirror::left_out),
+            stdout_left_out: self.shared.mirror.as_ref().map_or(0, Handoff::left_out),
         }
     }
 

@@ -14,11 +14,11 @@ use std::path::Path;
 use super::chain::{Chain, is_torn};
 use super::files::{self, LINE_BYTES_MAX};
 use super::line::{self, Repair};
-use super::mirror::Mirror;
 use super::record::Ended;
 use super::ring::{Found, Remains};
 use super::writer::BATCH_BYTES_MAX;
 use crate::clock::UnixSeconds;
+use crate::handoff::Handoff;
 use crate::store::{StoreError, private, random};
 
 /// Of a chain's end, so much can be in the ring as well: one batch, of which the last entry may exceed the limit, and
@@ -52,7 +52,7 @@ pub fn recover(dir: &Path) -> Result<Recovery, StoreError> {
 }
 
 /// [`recover`], for who has the folder's lock. What is written goes to the mirror too.
-pub(super) fn all(dir: &Path, mirror: Option<&Mirror>) -> io::Result<Recovery> {
+pub(super) fn all(dir: &Path, mirror: Option<&Handoff>) -> io::Result<Recovery> {
     let mut total = Recovery::default();
     let mut with_ring = HashSet::new();
     for (stem, path) in files::rings(dir)? {
@@ -73,7 +73,7 @@ pub(super) fn all(dir: &Path, mirror: Option<&Mirror>) -> io::Result<Recovery> {
 }
 
 /// After a power cut a chain can be torn whose ring is gone.
-fn mend_torn(dir: &Path, with_ring: &HashSet<String>, mirror: Option<&Mirror>) -> io::Result<()> {
+fn mend_torn(dir: &Path, with_ring: &HashSet<String>, mirror: Option<&Handoff>) -> io::Result<()> {
     let files = files::list(dir)?;
     for chain in files.chunk_by(|one, next| one.stem == next.stem) {
         let Some(last) = chain.last().filter(|file| !with_ring.contains(&file.stem)) else { continue };
@@ -95,7 +95,7 @@ fn mend_torn(dir: &Path, with_ring: &HashSet<String>, mirror: Option<&Mirror>) -
     Ok(())
 }
 
-fn one(dir: &Path, stem: &str, ring_path: &Path, mirror: Option<&Mirror>) -> io::Result<Option<Recovery>> {
+fn one(dir: &Path, stem: &str, ring_path: &Path, mirror: Option<&Handoff>) -> io::Result<Option<Recovery>> {
     let no_link = nix::libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).write(true).custom_flags(no_link).open(ring_path)?;
     match file.try_lock() {
@@ -148,7 +148,7 @@ fn complete(dir: &Path, stem: &str, remains: &Remains, done: &mut Recovery) -> i
 }
 
 /// Lines of a recovery on stdout: their process is dead and cannot.
-fn show(lines: &[u8], mirror: Option<&Mirror>) {
+fn show(lines: &[u8], mirror: Option<&Handoff>) {
     if let Some(mirror) = mirror.filter(|_| !lines.is_empty()) {
         mirror.take(lines, lines.split(|&byte| byte == b'\n').skip(1).count() as u64);
     }

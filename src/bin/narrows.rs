@@ -46,16 +46,19 @@ fn main() -> ExitCode {
     if args.check {
         return check(&home);
     }
-    log::start();
-    harden();
+    // Before there is a second thread.
     let passed = match Passed::take() {
         Ok(passed) => passed,
         Err(error) => return fail(&error, None),
     };
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    log::start();
+    harden();
+    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(&home, passed)),
         Err(error) => fail(&error, None),
-    }
+    };
+    log::finish();
+    code
 }
 
 async fn run(home: &Home, passed: Passed) -> ExitCode {

@@ -1,11 +1,15 @@
 //! The log on stderr: one for the process, whose level and format the configuration may change at any time.
 //!
+//! It is handed over and never waited for: a reader that has stopped holds up no request. What is not read is left out and
+//! counted.
+//!
 //! Deliberately absent: colours, which a peer's text could forge; and, from a line of JSON, the spans of libraries.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
@@ -17,6 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::audit::json;
 use crate::config::{Log, LogFormat};
+use crate::handoff::{Handoff, Words};
 
 /// What is logged where nobody says otherwise.
 const LEVEL_DEFAULT: &str = "warn";
@@ -25,14 +30,25 @@ const VARIABLES: [&str; 2] = ["NARROWS_LOG", "RUST_LOG"];
 
 /// Sets the level of the process's log.
 static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
+/// What writes the lines; none where the system had no thread for it.
+static HANDOFF: OnceLock<Handoff> = OnceLock::new();
 static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// How long the end of the process waits for who reads the log.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Starts the log of this process; [`set`] changes it. To be called once, before anything is logged.
 pub fn start() {
+    // A line that cannot be written is kept for a while, and otherwise lost: there is nowhere to say so.
+    let left_out = |lines| tracing::warn!(lines, "the log was not read: lines of it are missing");
+    let words = Words { left_out, failing: |_| () };
+    if let Ok(handoff) = Handoff::start("log", io::stderr(), words) {
+        let _ = HANDOFF.set(handoff);
+    }
     let filter = from_environment().unwrap_or_else(|| EnvFilter::new(LEVEL_DEFAULT));
-    // A line that cannot be written is dropped. Saying so on the same stderr would be a panic in whatever logged it.
-    let log = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false).event_format(Lines::default());
-    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_filter_reloading();
+    // Saying on the same stderr that a line cannot be written would be a panic in whatever logged it.
+    let log = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false).event_format(Form::default());
+    let log = log.with_env_filter(filter).with_writer(|| Lines).with_filter_reloading();
     let handle = log.reload_handle();
     let _ = SET_LEVEL.set(Box::new(move |filter| {
         // It fails only when the subscriber is gone, which it never is.
@@ -59,7 +75,31 @@ pub fn say(level: Level, text: &str) {
     } else {
         format!("{text}\n")
     };
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = Lines.write_all(line.as_bytes());
+}
+
+/// Gives whoever reads the log the time to take what is left of it. To be called at the end of the process.
+pub fn finish() {
+    if let Some(handoff) = HANDOFF.get() {
+        handoff.settle(Instant::now() + FINISH_WITHIN);
+    }
+}
+
+/// Takes a line with each `write`.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match HANDOFF.get() {
+            Some(handoff) => handoff.take(line, 1),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn from_environment() -> Option<EnvFilter> {
@@ -69,11 +109,11 @@ fn from_environment() -> Option<EnvFilter> {
 
 /// A line of either format.
 #[derive(Default)]
-struct Lines {
+struct Form {
     text: Format,
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for Form
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
