@@ -70,6 +70,9 @@ impl Frames {
                     let (ended, last) = (*left == 0, *last);
                     let first = self.scrubber.push(part);
                     self.collect(first);
+                    if self.scrubber.is_overrun() {
+                        return Err(BadFrame);
+                    }
                     if ended {
                         self.end_frame(last);
                     }

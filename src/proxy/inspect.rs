@@ -152,6 +152,9 @@ impl Inspection {
 
     fn judge(&mut self, first: Option<Bytes>) -> Result<(), BadCoding> {
         std::iter::successors(first, |_| self.scrubber.ready()).for_each(drop);
+        if self.scrubber.is_overrun() {
+            return Err(BadCoding::Unreadable);
+        }
         if self.scrubber.hits() == 0 { Ok(()) } else { Err(BadCoding::Echo) }
     }
 }

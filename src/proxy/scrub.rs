@@ -330,6 +330,9 @@ impl Filter {
             self.read_plain(first, true);
         }
         loop {
+            if self.scrubber.is_overrun() || self.sealer.as_ref().is_some_and(|sealer| sealer.is_overrun()) {
+                return Err(BadCoding::Unreadable);
+            }
             if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
                 return Ok(Some(Frame::data(data)));
             }
@@ -432,7 +435,10 @@ impl Filter {
 
     /// Goes on with the secrets of another moment, as soon as nothing is held.
     pub(super) fn renew(&mut self, scrubbing: &Scrubbing) {
-        if !Arc::ptr_eq(&self.scrubbing.patterns, &scrubbing.patterns) && self.scrubber.is_idle() {
+        if !Arc::ptr_eq(&self.scrubbing.patterns, &scrubbing.patterns)
+            && self.scrubber.is_idle()
+            && !self.scrubber.is_overrun()
+        {
             self.scrubbing = scrubbing.clone();
             self.scrubber = Scrubber::new(Arc::clone(&scrubbing.patterns));
         }

@@ -3,6 +3,10 @@
 use super::patterns::Patterns;
 use super::spelling::Thread;
 
+/// So many readings may be under way at once. An ordinary text keeps a handful of them for each needle; only a text that
+/// repeats itself as a needle does keeps more, and each costs a step for every byte.
+pub(super) const THREADS_MAX: usize = 512;
+
 /// Where a spelling stands: `start..end`, in bytes from the text's beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
@@ -21,6 +25,10 @@ pub(super) struct Matcher {
     pub(super) found: Vec<Found>,
     /// Bytes read so far.
     pub(super) read: u64,
+    /// More readings were under way than may be: from there on nothing is known of the text.
+    pub(super) overrun: bool,
+    #[cfg(test)]
+    pub(super) steps: u64,
 }
 
 impl Matcher {
@@ -29,7 +37,7 @@ impl Matcher {
         let mut search = patterns.prefilter.search(part, last);
         let base = self.read;
         let mut at = 0;
-        while at < part.len() {
+        while at < part.len() && !self.overrun {
             if self.threads.is_empty() {
                 at = patterns.prefilter.next(&mut search, at);
             }
@@ -54,17 +62,29 @@ impl Matcher {
         self.next.clear();
         let fresh = patterns.beginning_with(byte).iter().map(|&needle| Thread::new(at, needle));
         for thread in self.threads.drain(..).chain(fresh) {
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
+            if self.next.len() > THREADS_MAX {
+                self.overrun = true;
+                break;
+            }
             let needle = &patterns.needles[usize::from(thread.needle)];
             if needle.read(thread, byte, &mut self.next) {
                 join(&mut self.found, Found { start: thread.start, end: at + 1, several: false });
             }
         }
         std::mem::swap(&mut self.threads, &mut self.next);
+        if self.overrun {
+            self.threads.clear();
+        }
     }
 
     /// From where on something may still become a spelling; the end of what was read when nothing may.
     pub(super) fn undecided_from(&self) -> u64 {
-        self.threads.iter().map(|thread| thread.start).min().unwrap_or(self.read)
+        // Readings stay in the order in which they began.
+        self.threads.first().map_or(self.read, |thread| thread.start)
     }
 
     /// The text has ended: what was under way becomes nothing.

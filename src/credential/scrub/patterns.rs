@@ -1,6 +1,7 @@
 //! What must not pass, made ready once for each set of secrets.
 
 use std::fmt;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
@@ -50,8 +51,15 @@ impl Patterns {
         })
     }
 
+    /// In how many places at once a text may be in the middle of one of the forms. One with a period has about as many as
+    /// periods, and each costs a step for every byte of such a text.
+    #[must_use]
+    pub fn overlaps(&self) -> usize {
+        self.needles.iter().map(Needle::overlaps).max().unwrap_or(0)
+    }
+
     /// The text without secrets, as long as it was; `None` when it has none. For a header's value, a trailer's, a text
-    /// that is whole.
+    /// that is whole. One that would take too many steps to read is masked whole.
     #[must_use]
     pub fn scrub(&self, text: &[u8]) -> Option<Vec<u8>> {
         if text.len() < self.prefilter.shortest() {
@@ -59,13 +67,16 @@ impl Patterns {
         }
         let mut matcher = Matcher::default();
         matcher.read(self, text, true);
+        if matcher.overrun {
+            return Some(vec![self.mask; text.len()]);
+        }
         if matcher.found.is_empty() {
             return None;
         }
         let mut clean = text.to_vec();
         for found in &matcher.found {
             let place = usize::try_from(found.start).ok()?..usize::try_from(found.end).ok()?;
-            clean[place].copy_from_slice(&self.instead_of(*found));
+            clean[place].copy_from_slice(&self.instead_of(*found, found.start..found.end));
         }
         Some(clean)
     }
@@ -81,12 +92,14 @@ impl Patterns {
         self.lower.iter().any(holds) || self.scrub(name.as_bytes()).is_some()
     }
 
-    /// As many bytes as were found.
-    pub(super) fn instead_of(&self, found: Found) -> Vec<u8> {
-        let length = usize::try_from(found.end - found.start).unwrap_or(0);
+    /// What stands in a place that is within what was found: as many bytes.
+    pub(super) fn instead_of(&self, found: Found, place: Range<u64>) -> Vec<u8> {
+        let length = |from: u64, to: u64| usize::try_from(to - from).unwrap_or(0);
         match &self.placeholder {
-            Some(placeholder) if self.may_be_placeholder(found) => placeholder.to_vec(),
-            _ => vec![self.mask; length],
+            Some(placeholder) if self.may_be_placeholder(found) => {
+                placeholder[length(found.start, place.start)..length(found.start, place.end)].to_vec()
+            }
+            _ => vec![self.mask; length(place.start, place.end)],
         }
     }
 

@@ -11,6 +11,9 @@ const NESTED_MAX: u8 = 4;
 /// So many zeros may lead a number of an HTML reference. Bounds what is held back.
 const ZEROS_MAX: u8 = 8;
 
+/// A reading is compared with so many others. One that comes twice does no harm, and counts as another.
+const COMPARED_MAX: usize = 64;
+
 /// The names that HTML has for ASCII characters (WHATWG HTML §13.5); letters, digits, `-` and `~` have none.
 const NAMES: [(u8, &[&str]); 31] = [
     (b'!', &["excl;"]),
@@ -148,6 +151,22 @@ impl Needle {
         first || (self.kind == Kind::Text && LEADS.contains(&byte))
     }
 
+    /// How many beginnings of it may be under way at once in a text that has it as it is: the most that it overlaps itself.
+    pub(super) fn overlaps(&self) -> usize {
+        // By prefix: how long its longest border is, and how many it has (Knuth, Morris and Pratt, 1977).
+        let (mut borders, mut counts) = (vec![0; self.bytes.len() + 1], vec![0; self.bytes.len() + 1]);
+        let mut border = 0;
+        for at in 1..self.bytes.len() {
+            while border > 0 && self.bytes[at] != self.bytes[border] {
+                border = borders[border];
+            }
+            border += usize::from(self.bytes[at] == self.bytes[border]);
+            borders[at + 1] = border;
+            counts[at + 1] = if border > 0 { counts[border] + 1 } else { 0 };
+        }
+        counts.into_iter().max().unwrap_or(0)
+    }
+
     /// Reads one more byte: the readings that go on are added to `next`. True when one is complete.
     pub(super) fn read(&self, thread: Thread, byte: u8, next: &mut Vec<Thread>) -> bool {
         let Some(&wanted) = self.bytes.get(thread.at as usize) else { return false };
@@ -155,7 +174,7 @@ impl Needle {
         let mut add = |thread: Thread| {
             if thread.step == Step::Nothing && thread.at as usize == self.bytes.len() {
                 complete = true;
-            } else if !(self.ambiguous && next.contains(&thread)) {
+            } else if !(self.ambiguous && is_known(next, thread)) {
                 next.push(thread);
             }
         };
@@ -279,6 +298,12 @@ impl Needle {
     fn is(&self, wanted: u8, byte: u8) -> bool {
         wanted == byte || (self.kind == Kind::Hex && wanted.eq_ignore_ascii_case(&byte))
     }
+}
+
+/// Whether the reading is among the last of those that began where it did, which stand one after the other.
+fn is_known(next: &[Thread], thread: Thread) -> bool {
+    let same = next.iter().rev().take_while(|known| (known.start, known.needle) == (thread.start, thread.needle));
+    same.take(COMPARED_MAX).any(|known| *known == thread)
 }
 
 /// Whether `byte` is the hex digit of `value` at this place, 0 for the last.

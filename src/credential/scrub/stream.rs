@@ -57,6 +57,10 @@ impl Scrubber {
     }
 
     fn take(&mut self, part: Bytes) -> Option<Bytes> {
+        if self.matcher.overrun {
+            self.held.clear();
+            return self.ready();
+        }
         if self.is_idle() && self.matcher.undecided_from() == self.matcher.read && self.matcher.found.is_empty() {
             self.passed = self.matcher.read;
             return Some(part).filter(|part| !part.is_empty());
@@ -68,6 +72,9 @@ impl Scrubber {
 
     /// Takes what stands between parts of the text, such as a frame's head: passed in its place, as it is.
     pub fn push_between(&mut self, bytes: Bytes) -> Option<Bytes> {
+        if self.matcher.overrun {
+            return self.ready();
+        }
         if self.is_idle() {
             return Some(bytes);
         }
@@ -79,7 +86,9 @@ impl Scrubber {
     /// The text has ended, and another may begin: what is held was no secret, and gets ready.
     pub fn finish(&mut self) -> Option<Bytes> {
         self.matcher.end();
-        self.release(self.matcher.read);
+        if !self.matcher.overrun {
+            self.release(self.matcher.read);
+        }
         self.ready()
     }
 
@@ -94,22 +103,33 @@ impl Scrubber {
         self.held.is_empty() && self.ready.is_empty()
     }
 
+    /// Whether the text cannot be read within bounds: what was held is dropped, and nothing more comes out. It must be
+    /// broken off.
+    #[must_use]
+    pub fn is_overrun(&self) -> bool {
+        self.matcher.overrun
+    }
+
     /// How many secrets were taken out so far.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits
     }
 
+    /// The longest of what was found and has not passed.
+    #[cfg(test)]
+    pub(super) fn longest_find(&self) -> u64 {
+        self.matcher.found.iter().map(|found| found.end - found.start).max().unwrap_or(0)
+    }
+
     /// Up to where nothing that comes can change what passes.
     fn decided(&self) -> u64 {
-        let mut decided = self.matcher.undecided_from();
-        for &found in self.matcher.found.iter().rev() {
-            // Another spelling may still overlap this one, and then the mask stands there instead.
-            if found.end > decided && self.patterns.may_be_placeholder(found) {
-                decided = decided.min(found.start);
-            }
-        }
-        decided
+        let undecided = self.matcher.undecided_from();
+        let found = &self.matcher.found;
+        let mut open = found[found.partition_point(|found| found.end <= undecided)..].iter();
+        // Another spelling may still overlap one that the placeholder stands for, and then the mask stands there instead.
+        let placeholder = open.find(|found| self.patterns.may_be_placeholder(**found));
+        placeholder.map_or(undecided, |found| undecided.min(found.start))
     }
 
     /// Gets everything ready that stands before `end`.
@@ -132,9 +152,13 @@ impl Scrubber {
             self.pass(part);
         }
         let passed = self.passed;
-        let before = self.matcher.found.len();
-        self.matcher.found.retain(|found| found.end > passed);
-        self.hits += (before - self.matcher.found.len()) as u64;
+        let gone = self.matcher.found.partition_point(|found| found.end <= passed);
+        self.matcher.found.drain(..gone);
+        self.hits += gone as u64;
+        // What has passed of one that more may join is over: nothing reaches farther back than what is held.
+        if let Some(found) = self.matcher.found.first_mut().filter(|found| found.start < passed) {
+            (found.start, found.several) = (passed, true);
+        }
     }
 
     /// Gets one part ready, without what was found in it.
@@ -142,12 +166,13 @@ impl Scrubber {
         let (start, end) = (self.passed, self.passed + part.len() as u64);
         let mut at = start;
         self.passed = end;
-        for &found in self.matcher.found.iter().filter(|found| found.start < end && found.end > start) {
+        let found = &self.matcher.found;
+        let found = &found[found.partition_point(|found| found.end <= start)..];
+        for &found in found.iter().take_while(|found| found.start < end) {
             let (from, to) = (found.start.max(at), found.end.min(end));
             let before = part.split_to(offset(from, at));
-            let instead = Bytes::from(self.patterns.instead_of(found));
+            let instead = Bytes::from(self.patterns.instead_of(found, from..to));
             drop(part.split_to(offset(to, from)));
-            let instead = instead.slice(offset(from, found.start)..offset(to, found.start));
             self.ready.extend([before, instead].into_iter().filter(|bytes| !bytes.is_empty()));
             at = to;
         }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::matcher::Matcher;
+use super::matcher::{Matcher, THREADS_MAX};
 use super::{Patterns, Scrubber};
 use crate::credential::{Injection, Secret};
 
@@ -235,6 +235,74 @@ fn a_run_that_never_ends_is_not_held() {
 }
 
 #[test]
+fn a_find_reaches_no_farther_back_than_what_is_held() {
+    for secret in [&b"aaaaaaaa"[..], b"abababababab", b"a1b2c3d4e5a1"] {
+        let patterns = patterns(&[secret], None, Some("NARROWS.1"));
+        let run = secret.repeat(40);
+        let mut scrubber = Scrubber::new(patterns);
+        let mut out = Vec::new();
+        for part in run.chunks(7).cycle().take(2000) {
+            let first = scrubber.push(Bytes::copy_from_slice(part));
+            std::iter::successors(first, |_| scrubber.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+            assert!(scrubber.longest_find() <= 40, "{}", scrubber.longest_find());
+        }
+        assert!(out[..200].iter().all(|&byte| byte == b'*'));
+    }
+}
+
+/// Steps for each byte of a text, and whether it could be read.
+fn steps(patterns: &Patterns, text: &[u8]) -> (u64, bool) {
+    let mut matcher = Matcher::default();
+    for part in text.chunks(1000) {
+        matcher.read(patterns, part, false);
+    }
+    (matcher.steps, !matcher.overrun)
+}
+
+#[test]
+fn steps_have_a_bound_whatever_repeats_itself() {
+    let limit = |patterns: &Patterns| THREADS_MAX as u64 + 2 + patterns.needles.len() as u64;
+    for unit in [&b"a"[..], b"%", b"&", b"\\", b"%25", b"ab", b"\\u005c", b"&amp;"] {
+        for length in [64, 500, 5000, 16_000] {
+            let secret: Vec<u8> = unit.iter().copied().cycle().take(length).collect();
+            let patterns = patterns(&[&secret], None, None);
+            let text: Vec<u8> = unit.iter().copied().cycle().take(20_000).collect();
+            let (steps, _) = steps(&patterns, &text);
+            assert!(steps <= limit(&patterns) * text.len() as u64, "{unit:?} {length}: {steps}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_read_within_bounds_is_broken_off() {
+    for (length, read) in [(THREADS_MAX / 2, true), (4 * THREADS_MAX, false)] {
+        let patterns = patterns(&[&vec![b'a'; length]], None, None);
+        let text = vec![b'a'; 10 * THREADS_MAX];
+        assert_eq!(steps(&patterns, &text).1, read, "{length}");
+        assert_eq!(patterns.scrub(&text), Some(vec![b'*'; text.len()]), "{length}");
+        let mut scrubber = Scrubber::new(patterns);
+        let mut out = Vec::new();
+        for part in text.chunks(100) {
+            let first = scrubber.push(Bytes::copy_from_slice(part));
+            std::iter::successors(first, |_| scrubber.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+        }
+        let first = scrubber.finish();
+        std::iter::successors(first, |_| scrubber.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+        assert_eq!(scrubber.is_overrun(), !read, "{length}");
+        assert!(scrubber.is_idle() && out.iter().all(|&byte| byte == b'*'));
+        assert_eq!(out.len() == text.len(), read);
+    }
+}
+
+#[test]
+fn how_often_a_form_overlaps_itself_is_known() {
+    for (secret, overlaps) in [(&b"aaaaaaaaaa"[..], 9), (b"abababababab", 5), (b"sk-0123456789", 0)] {
+        let needles = &patterns(&[secret], None, None).needles;
+        assert_eq!(needles[0].overlaps(), overlaps, "{secret:?}");
+    }
+}
+
+#[test]
 fn an_event_is_never_held() {
     let patterns = patterns(&[SECRET], None, None);
     let mut scrubber = Scrubber::new(patterns);
@@ -345,7 +413,7 @@ proptest! {
         let mut expected = text.clone();
         for place in found_slowly(&patterns, &text) {
             let place = usize::try_from(place.start).unwrap()..usize::try_from(place.end).unwrap();
-            expected[place].fill(patterns.instead_of(super::matcher::Found { start: 0, end: 1, several: true })[0]);
+            expected[place].fill(patterns.instead_of(super::matcher::Found { start: 0, end: 1, several: true }, 0..1)[0]);
         }
         prop_assert_eq!(&scrubbed(&patterns, &text, &[]), &expected);
         prop_assert_eq!(&scrubbed(&patterns, &text, &splits), &expected);

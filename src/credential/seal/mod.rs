@@ -27,6 +27,11 @@ use reader::{Piece, Reader};
 
 /// So many tokens of one answer are looked for in its rest: an OAuth answer has three. All are sealed.
 const LEARNED_MAX: usize = 8;
+/// A longer token is sealed, and not looked for: what finds it takes many times its memory.
+const LEARNED_BYTES_MAX: usize = 4 * 1024;
+/// Nor is one that overlaps itself more often: every byte of a text that repeats it would take that many steps. Some
+/// services' tokens begin with two dozen `A`; a run of one byte is no token.
+const OVERLAPS_MAX: usize = 32;
 
 /// Takes fresh tokens out of one answer. What it gives out is as long as what it takes in, and the same wherever the
 /// parts were split.
@@ -103,6 +108,12 @@ impl Sealer {
         clean
     }
 
+    /// Whether the body cannot be looked through within bounds: nothing more comes out, and it must be broken off.
+    #[must_use]
+    pub fn is_overrun(&self) -> bool {
+        self.scrubbers.iter().any(Scrubber::is_overrun)
+    }
+
     /// Whether nothing is ready.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -169,11 +180,12 @@ impl Sealer {
 
     /// From here on the token is looked for. One that is no secret by its form (shorter than eight bytes) is not.
     fn learn(&mut self, value: &[u8]) {
-        if self.learned.len() == LEARNED_MAX {
+        if self.learned.len() == LEARNED_MAX || value.len() > LEARNED_BYTES_MAX {
             return;
         }
         let Ok(secret) = Secret::new(value.to_vec()) else { return };
-        if let Some(patterns) = Patterns::new(&[&secret], None, None).map(Arc::new) {
+        let patterns = Patterns::new(&[&secret], None, None).filter(|patterns| patterns.overlaps() <= OVERLAPS_MAX);
+        if let Some(patterns) = patterns.map(Arc::new) {
             self.scrubbers.push(Scrubber::new(Arc::clone(&patterns)));
             self.learned.push(patterns);
         }

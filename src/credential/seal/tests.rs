@@ -105,6 +105,48 @@ fn a_value_without_an_end_or_too_long_is_masked() {
 }
 
 #[test]
+fn a_token_that_would_cost_too_much_to_find_is_sealed_and_not_looked_for() {
+    let random = |length: u32| -> String {
+        (0..length).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 13).to_be_bytes()[3] % 26)).collect()
+    };
+    let longest = u32::try_from(LEARNED_BYTES_MAX).expect("short");
+    for (token, learned) in [
+        ("a".repeat(OVERLAPS_MAX + 1), true),
+        ("a".repeat(OVERLAPS_MAX + 2), false),
+        ("a".repeat(16_384), false),
+        ("%".repeat(16_384), false),
+        (format!("{}x", "ab1".repeat(100)), false),
+        (format!("{}MLheAAAAAAA0%2BuSeid", "A".repeat(21)), true),
+        (random(longest), true),
+        (random(longest + 1), false),
+    ] {
+        let again = &token[..token.len().min(8000)];
+        let text = format!("{{\"access_token\":\"{token}\",\"again\":\"{again}\"}}");
+        let out = passed(Format::Json, text.as_bytes(), 1000);
+        assert_eq!(out.len(), text.len());
+        let out = String::from_utf8(out).expect("text");
+        assert!(!out[..token.len() + 20].contains(&token[..30]), "{}", token.len());
+        assert_eq!(out.ends_with(&format!("{again}\"}}")), !learned, "{}: {}", token.len(), &token[..30]);
+    }
+}
+
+#[test]
+fn a_token_that_repeats_itself_is_found_in_a_run_without_end() {
+    let mut sealer = sealer(Format::Json);
+    let mut given =
+        sealer.push(Bytes::from_static(b"{\"access_token\":\"aaaaaaaa\",\"x\":\"")).map_or(0, |first| first.len());
+    given += std::iter::from_fn(|| sealer.ready()).map(|bytes| bytes.len()).sum::<usize>();
+    let begun = 36;
+    for taken in 1..500 {
+        let first = sealer.push(Bytes::from(vec![b'a'; 100]));
+        for bytes in first.into_iter().chain(std::iter::from_fn(|| sealer.ready())) {
+            given += bytes.len();
+        }
+        assert!(taken * 100 + begun - given < 16, "{taken} {given}");
+    }
+}
+
+#[test]
 fn names_that_a_service_gives_are_sealed_too() {
     let names = TokenNames::oauth().with("token").expect("a name");
     let mut sealer = Sealer::new(Arc::new(names), "acme".into(), None, true);
