@@ -37,7 +37,7 @@ static AS_JSON: AtomicBool = AtomicBool::new(false);
 /// How long the end of the process waits for who reads the log.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
-/// Starts the log of this process; [`set`] changes it. To be called once, before anything is logged.
+/// Starts the log of this process; the configuration changes it later. To be called once, before anything is logged.
 pub fn start() {
     // A line that cannot be written is kept for a while, and otherwise lost: there is nowhere to say so.
     let left_out = |lines| tracing::warn!(lines, "the log was not read: lines of it are missing");
