@@ -65,13 +65,27 @@ pub struct DialRules {
     pub allow_addresses: Vec<IpNet>,
 }
 
+/// Both ends of a connection that was dialled. Neither alone tells it from others: the system gives one local port to
+/// several connections, of several users, as long as they lead to different places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Dialled {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+impl Dialled {
+    fn new(from: SocketAddr, to: SocketAddr) -> Self {
+        Self { from: unmapped_socket(from), to: unmapped_socket(to) }
+    }
+}
+
 /// Resolves and connects.
 pub struct Dialer {
     resolver: Option<TokioResolver>,
     /// The listeners of this process: never dialled, by any name.
     own: Vec<SocketAddr>,
-    /// Where connections were dialled from lately; only where one may be redirected to a listener of ours.
-    from: Option<DashMap<SocketAddr, Instant>>,
+    /// Connections that were dialled lately; only where one may be redirected to a listener of ours.
+    dialled: Option<DashMap<Dialled, Instant>>,
     timeout: Duration,
 }
 
@@ -86,27 +100,27 @@ impl Dialer {
     /// are this process's listeners; `timeout` bounds resolving, connecting and TLS together.
     #[must_use]
     pub fn new(own: Vec<SocketAddr>, timeout: Duration) -> Self {
-        Self { resolver: system_resolver(), own, from: None, timeout }
+        Self { resolver: system_resolver(), own, dialled: None, timeout }
     }
 
-    /// Remembers for a while where connections were dialled from, so that [`Dialer::dialled_from`] knows one that comes
-    /// back.
+    /// Remembers for a while which connections were dialled, so that [`Dialer::has_dialled`] knows one that comes back.
     #[must_use]
     pub fn remembering(self) -> Self {
-        Self { from: Some(DashMap::new()), ..self }
+        Self { dialled: Some(DashMap::new()), ..self }
     }
 
-    /// Whether the peer of an accepted connection is this dialler.
+    /// Whether an accepted connection is one of this dialler's own, redirected: it comes from `peer`, and was going to
+    /// `original`.
     #[must_use]
-    pub fn dialled_from(&self, peer: Peer) -> bool {
-        let (Some(from), Peer::Tcp(address)) = (&self.from, peer) else { return false };
-        from.contains_key(&unmapped_socket(address))
+    pub fn has_dialled(&self, peer: Peer, original: SocketAddr) -> bool {
+        let (Some(dialled), Peer::Tcp(from)) = (&self.dialled, peer) else { return false };
+        dialled.contains_key(&Dialled::new(from, original))
     }
 
     /// Forgets connections that would have come back long ago.
     pub fn sweep(&self, now: Instant) {
-        if let Some(from) = &self.from {
-            from.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED_FOR);
+        if let Some(dialled) = &self.dialled {
+            dialled.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED_FOR);
         }
     }
 
@@ -157,8 +171,8 @@ impl Dialer {
         if self.is_own(&stream) {
             return Err(DialError::AddressForbidden);
         }
-        if let (Some(from), Ok(local)) = (&self.from, stream.local_addr()) {
-            from.insert(unmapped_socket(local), Instant::now());
+        if let (Some(dialled), Ok(from), Ok(to)) = (&self.dialled, stream.local_addr(), stream.peer_addr()) {
+            dialled.insert(Dialled::new(from, to), Instant::now());
         }
         let _ = stream.set_nodelay(true);
         Ok(stream)
@@ -477,6 +491,29 @@ mod tests {
             let other = SocketAddr::new(own.ip(), own.port() ^ 1);
             assert!(dialer(vec![other]).tcp(&rules, &target("api.test:443"), true).await.is_ok(), "{to}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_known_by_both_its_ends() {
+        let (listener, address) = listener().await;
+        let rules = DialRules {
+            connect_to: HashMap::from([(target("api.test:443"), target(&address.to_string()))]),
+            ..DialRules::default()
+        };
+        let dialer = dialer(Vec::new()).remembering();
+        let dialled = dialer.tcp(&rules, &target("api.test:443"), true).await.expect("a connection");
+        let from = dialled.local_addr().expect("an address");
+        assert!(dialer.has_dialled(Peer::Tcp(from), address));
+        // Another process may have the same port at the same time, for a connection to somewhere else.
+        for elsewhere in
+            [SocketAddr::new(address.ip(), address.port() ^ 1), SocketAddr::from(([192, 0, 2, 1], address.port()))]
+        {
+            assert!(!dialer.has_dialled(Peer::Tcp(from), elsewhere), "{elsewhere}");
+        }
+        assert!(!dialer.has_dialled(Peer::Tcp(SocketAddr::new(from.ip(), from.port() ^ 1)), address));
+        dialer.sweep(Instant::now() + REMEMBERED_FOR);
+        assert!(!dialer.has_dialled(Peer::Tcp(from), address));
+        drop(listener);
     }
 
     #[tokio::test]

@@ -208,14 +208,12 @@ impl Stream {
 }
 
 impl Stream {
-    /// The port that the client dialled, where the system's packet filter sent the connection here instead; `None` for
-    /// one that was dialled to where it arrived.
+    /// The address and port that the client dialled, where the system's packet filter sent the connection here instead;
+    /// `None` for one that was dialled to where it arrived.
     #[must_use]
-    pub fn original_port(&self) -> Option<u16> {
+    pub fn original(&self) -> Option<SocketAddr> {
         let Self::Tcp(stream) = self else { return None };
-        original(stream)
-            .filter(|original| stream.local_addr().is_ok_and(|local| local != *original))
-            .map(|it| it.port())
+        original(stream).filter(|original| stream.local_addr().is_ok_and(|local| local != *original))
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
 
+use super::door::Place;
 use super::live::Snapshot;
 use super::metrics::{Count, OpenTunnel};
 use super::share::Seat;
@@ -42,6 +43,8 @@ pub(super) struct Authenticated {
     pub(super) ends_at: UnixSeconds,
     /// Its place among the tunnels of its authority.
     pub(super) seat: Seat,
+    /// Its connection's place inside, as long as it lasts.
+    _place: Arc<Place>,
     /// The random part of the request ids.
     pub(super) id_base: u128,
     /// That it is open is counted, where it is a tunnel.
@@ -66,6 +69,8 @@ pub(super) struct Client {
     pub(super) proxy: Arc<Proxy>,
     pub(super) entrance: Arc<Entrance>,
     pub(super) peer: Peer,
+    /// Its place inside.
+    pub(super) place: Arc<Place>,
     /// Clear until the TLS of a listener that has it is there.
     pub(super) channel: Channel,
 }
@@ -116,9 +121,11 @@ pub(super) async fn authenticate(
     let authority = verified.blocks().first().map_or(BlockId([0; 32]), Block::id);
     let seat = proxy.shares.seat(authority);
     let seat = seat.ok_or_else(|| Challenge::new(Code::Overloaded, "this authority has too many tunnels"))?;
+    client.place.known();
     Ok(Authenticated {
         proxy: Arc::clone(proxy),
         seat,
+        _place: Arc::clone(&client.place),
         identity: identity(&verified, proven.kind(), listener),
         root,
         proof: proven.kind(),

@@ -206,7 +206,9 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
     *response.status_mut() = respond::status(challenge.code);
     if outer.client.entrance.is_bound() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         // The client has no credentials that would help, and would ask for ever.
-        tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        if outer.client.place.may_say() {
+            tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        }
         *response.status_mut() = StatusCode::FORBIDDEN;
     }
     let code = challenge.code.as_str();

@@ -26,20 +26,21 @@ pub(super) struct Bounds {
 pub(super) async fn keep(beat: Arc<Beat>, bounds: Bounds) {
     let mut idle_end = bounds.idle.map(|idle| now() + idle);
     let mut coming: Option<Instant> = None;
-    let mut timer = pin!(sleep_until((now() + AT_LEAST_EVERY).into()));
+    let mut look = now() + AT_LEAST_EVERY;
+    let mut timer = pin!(sleep_until(look.into()));
     poll_fn(move |cx| {
         loop {
             if coming.is_none() && beat.is_asked(cx) {
                 coming = Some(now() + EVERY);
             }
             let soonest = [coming, idle_end, bounds.end].into_iter().flatten().min();
-            if let Some(soonest) = soonest.map(Into::into)
-                && timer.deadline() != soonest
-            {
+            let soonest = soonest.unwrap_or(look).into();
+            if timer.deadline() != soonest {
                 timer.as_mut().reset(soonest);
             }
             ready!(timer.as_mut().poll(cx));
             let now = now();
+            look = now + AT_LEAST_EVERY;
             if bounds.end.is_some_and(|end| end <= now) {
                 return Poll::Ready(());
             }
@@ -96,6 +97,17 @@ mod tests {
         let bounds = Bounds { end: Some(now() + LONG), idle: None };
         let (took, looks) = kept(&Beat::alone(now()), bounds, |_| {}).await;
         assert!(took >= LONG && looks <= LOOKS, "{looks} in {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_bounds_is_looked_at_once_a_day() {
+        let (beat, mut looks) = (Beat::alone(now()), 0);
+        let kept = kept(&beat, Bounds { end: None, idle: None }, |_| {
+            looks += 1;
+            // One for each timer that is waited for, and the first.
+            assert!(looks <= LOOKS + 3, "it spins");
+        });
+        assert!(tokio::time::timeout(AT_LEAST_EVERY * 3 + LONG, kept).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ mod body;
 mod carry;
 mod coding;
 mod connect;
+mod door;
 mod drain;
 mod exchange;
 mod forward;
@@ -45,10 +46,12 @@ mod view;
 mod zstd_blocks;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use authenticate::Client;
 use body::Uplink;
+use door::Door;
 use share::{Bounds, Shares};
 use turns::Turns;
 
@@ -112,6 +115,8 @@ pub struct Proxy {
     verifying: Turns,
     replay: ReplayCache,
     shares: Shares,
+    /// Connections on which nobody has authenticated yet.
+    strangers: Arc<AtomicUsize>,
 }
 
 /// The parts that whoever starts a proxy puts together.
@@ -154,6 +159,7 @@ impl Proxy {
             verifying: Turns::new(),
             replay: ReplayCache::new(),
             shares,
+            strangers: Arc::default(),
         })
     }
 }
@@ -223,6 +229,7 @@ impl std::fmt::Debug for Proxy {
 /// Accepts clients until the drain begins. Clients are served on tasks of their own, which the drain waits for.
 pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, drain: Drain) {
     let entrance = Arc::new(entrance);
+    let door = Arc::new(Door::new(entrance.is_bound(), Arc::clone(&proxy.strangers)));
     let mut swept = Instant::now();
     // Said once, not twenty times a second.
     let mut failing = false;
@@ -241,16 +248,20 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
             Some(Ok((stream, peer))) => {
                 failing = false;
                 proxy.metrics.count(Count::Connections);
-                if drain.running() >= proxy.limits.connections_max {
-                    tracing::warn!(%peer, "too many connections: one was closed");
-                    continue;
-                }
                 if !entrance.admits(&stream) {
-                    tracing::warn!("a process of another user was turned away from a listener's socket");
+                    if door.may_say() {
+                        tracing::warn!("a process of another user was turned away from a listener's socket");
+                    }
                     continue;
                 }
+                let Some(place) = door.enter(drain.running(), proxy.limits.connections_max) else {
+                    if door.may_say() {
+                        tracing::warn!(%peer, "too many connections: one was closed");
+                    }
+                    continue;
+                };
                 let (proxy, entrance) = (Arc::clone(&proxy), Arc::clone(&entrance));
-                let client = Client { proxy, entrance, peer, channel: Channel::Clear };
+                let client = Client { proxy, entrance, peer, place, channel: Channel::Clear };
                 if client.entrance.is_transparent() {
                     drain.spawn(transparent::serve(client, stream, drain.clone()));
                 } else {

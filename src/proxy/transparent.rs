@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
 use super::passthrough;
 use super::respond::{self, Refusal, Style};
-use super::terminate::{self, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
+use super::terminate::{self, Serving, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
 use super::tunnel::Tunnel;
 use super::{Drain, exchange};
 use crate::capability::Purpose;
@@ -41,65 +42,87 @@ use crate::request::{Scheme, Target};
 const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
 
 /// Serves one redirected connection to its end.
-pub(super) async fn serve(client: Client, stream: Stream, drain: Drain) {
-    let Some(port) = stream.original_port() else {
-        tracing::warn!(peer = %client.peer, "a transparent listener was dialled itself; it takes redirected connections only");
-        return;
+///
+/// Boxed in two parts, as `terminate::run` is: a connection that idles keeps neither its ClientHello nor the snapshot of
+/// the moment at which it began.
+pub(super) fn serve(client: Client, stream: Stream, drain: Drain) -> impl Future<Output = ()> {
+    let beginning = Box::pin(begin(client, stream, drain));
+    async move {
+        if let Some(serving) = beginning.await {
+            serving.await;
+        }
+    }
+}
+
+async fn begin(client: Client, stream: Stream, drain: Drain) -> Option<Serving> {
+    let Some(original) = stream.original() else {
+        if client.place.may_say() {
+            tracing::warn!(peer = %client.peer, "a transparent listener was dialled itself; it takes redirected connections only");
+        }
+        return None;
     };
     let limits = &client.proxy.limits;
     let mut stream = Rewind::new(Bytes::new(), Unread::new(stream, limits.unread));
     // A client that waits for its server to speak first gets no further than this.
-    let first = tokio::time::timeout(limits.handshake, terminate::peek(&mut stream)).await;
-    let Ok(Ok(Some(first))) = first else { return };
-    // Whoever we dialled has sent nothing before the dialler has noted where from: this is no race.
-    if client.proxy.dialer.dialled_from(client.peer) {
-        tracing::error!("a connection of this proxy's own was redirected to it: exempt its user in the ruleset");
-        return;
+    let first = tokio::time::timeout(limits.handshake, terminate::peek(&mut stream)).await.ok()?.ok()??;
+    // Whoever we dialled has sent nothing before the dialler has noted it: this is no race.
+    if client.proxy.dialer.has_dialled(client.peer, original) {
+        if client.place.may_say() {
+            tracing::error!("a connection of this proxy's own was redirected to it: exempt its user in the ruleset");
+        }
+        return None;
     }
     if first == TLS_HANDSHAKE {
-        tls(client, stream, port, drain).await;
-    } else {
-        plain(client, stream, port, drain).await;
+        return tls(client, stream, original, drain).await;
     }
+    Some(plain(client, stream, original, drain))
 }
 
-async fn tls(client: Client, mut stream: Rewind<Unread<Stream>>, port: u16, drain: Drain) {
-    let hello = tokio::time::timeout(client.proxy.limits.handshake, Hello::read(&mut stream)).await;
-    let Ok(Some(hello)) = hello else { return };
+async fn tls(
+    client: Client,
+    mut stream: Rewind<Unread<Stream>>,
+    original: SocketAddr,
+    drain: Drain,
+) -> Option<Serving> {
+    let hello = tokio::time::timeout(client.proxy.limits.handshake, Hello::read(&mut stream)).await.ok()??;
     stream.unread(&hello.bytes);
-    let named = hello.accepted.client_hello().server_name().map(str::to_owned);
-    // The text is what the proof is made for, so it is the name as sent.
-    let named = named.map(|name| format!("{name}:{port}")).and_then(|asked| Some((Target::parse(&asked).ok()?, asked)));
-    let Some((target, asked)) = named else {
-        client.proxy.metrics.refused(Code::Misdirected);
-        return end_with(stream, UNRECOGNIZED_NAME).await;
-    };
+    let port = original.port();
+    let named = hello.accepted.client_hello().server_name().map(|name| format!("{name}:{port}"));
+    let target = named.as_deref().and_then(|named| Target::parse(named).ok());
+    // The text is what the proof is made for, so it is the name as sent; of one who names nobody it is the address.
+    let asked = named.unwrap_or_else(|| original.to_string());
     let snapshot = client.proxy.live.snapshot();
     let mut authenticated = match authenticate(&client, &snapshot, None, Purpose::Connect { target: &asked }).await {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
             client.refused(&challenge);
-            return end_with(stream, ACCESS_DENIED).await;
+            end_with(stream, if target.is_some() { ACCESS_DENIED } else { UNRECOGNIZED_NAME }).await;
+            return None;
         }
+    };
+    let Some(target) = target else {
+        let refusal = Refusal::new(Code::Misdirected, "the ClientHello names no host");
+        let _ = exchange::refuse_connect(&authenticated, None, &refusal);
+        end_with(stream, UNRECOGNIZED_NAME).await;
+        return None;
     };
     if !snapshot.serves_port(port) {
         let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {port}"));
         let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
-        return end_with(stream, ACCESS_DENIED).await;
+        end_with(stream, ACCESS_DENIED).await;
+        return None;
     }
     authenticated.open = Some(OpenTunnel::new(&client.proxy));
-    if snapshot.is_plain_tunnel(&target) {
-        let beat = Beat::alone(Instant::now());
-        let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot, beat));
-        match passthrough::open(&tunnel).await {
-            Ok(opened) => passthrough::run(opened, async { Some(stream) }, drain).await,
-            Err(_) => end_with(stream, ACCESS_DENIED).await,
-        }
-        return;
+    if !snapshot.is_plain_tunnel(&target) {
+        return terminate::terminate(authenticated, target, stream, drain).await;
     }
-    if let Some(serving) = terminate::terminate(authenticated, target, stream, drain).await {
-        serving.await;
-    }
+    let beat = Beat::alone(Instant::now());
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Https, snapshot, beat));
+    let Ok(opened) = passthrough::open(&tunnel).await else {
+        end_with(stream, ACCESS_DENIED).await;
+        return None;
+    };
+    Some(Box::pin(passthrough::run(opened, async { Some(stream) }, drain)))
 }
 
 /// Says a last word in TLS, to a client that will hear no other.
@@ -109,21 +132,22 @@ async fn end_with(mut stream: Rewind<Unread<Stream>>, alert: [u8; 7]) {
 }
 
 /// Plain HTTP: every request may name another host, and each is decided alone.
-async fn plain(client: Client, stream: Rewind<Unread<Stream>>, port: u16, drain: Drain) {
+fn plain(client: Client, stream: Rewind<Unread<Stream>>, original: SocketAddr, drain: Drain) -> Serving {
     let limits = &client.proxy.limits;
     let guarded = Guard::new(stream, limits.head_read);
     let now = Instant::now();
     let beat = Beat::alone(now);
     let end =
         keep(Arc::clone(&beat), Bounds { end: Some(now + limits.tunnel_age_max), idle: Some(limits.client_idle) });
-    let opened = Arc::new(Opened { client, guard: guarded.state(), beat, port, drain: drain.clone() });
+    let opened = Arc::new(Opened { client, guard: guarded.state(), beat, original, drain: drain.clone() });
     let service = hyper::service::service_fn(move |request| {
         let opened = Arc::clone(&opened);
         async move { Ok::<_, Infallible>(answer(&opened, request).await) }
     });
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
-    let connection = std::pin::pin!(connection);
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), end).await;
+    let mut connection = Box::pin(connection);
+    let ask = UpgradeableConnection::graceful_shutdown;
+    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), end).await })
 }
 
 /// What the requests of one connection share.
@@ -131,29 +155,28 @@ struct Opened {
     client: Client,
     guard: Arc<GuardState>,
     beat: Arc<Beat>,
-    port: u16,
+    original: SocketAddr,
     drain: Drain,
 }
 
 async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> {
-    let Opened { client, guard, beat, port, drain } = opened;
+    let Opened { client, guard, beat, original, drain } = opened;
     beat.rest(Instant::now());
     let version = request.version();
     let style = Style::of(request.headers());
-    let refused = |refusal: Refusal| {
-        client.proxy.metrics.refused(refusal.code);
-        respond::refusal(&refusal.closing(), &new_id(), style, version)
-    };
     if let Some(violation) = guard.violation() {
-        return refused(Refusal::new(Code::Framing, violation.to_string()));
+        let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
+        client.proxy.metrics.refused(refusal.code);
+        return respond::refusal(&refusal, &new_id(), style, version);
     }
-    let target = match destination(&request, *port) {
-        Ok(target) => target,
-        Err(refusal) => return refused(refusal),
-    };
+    let target = destination(&request, original.port());
     let snapshot = client.proxy.live.snapshot();
-    let method = request.method().clone();
-    let purpose = Purpose::Request { method: method.as_str(), target: &target };
+    let (method, address) = (request.method().clone(), original.to_string());
+    let purpose = match &target {
+        Ok(target) => Purpose::Request { method: method.as_str(), target },
+        // Whoever names nobody is refused, under the listener's name.
+        Err(_) => Purpose::Connect { target: &address },
+    };
     let authenticated = match authenticate(client, &snapshot, None, purpose).await {
         Ok(authenticated) => authenticated,
         Err(challenge) => {
@@ -162,6 +185,10 @@ async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> 
             let why = "the capability that this listener holds is not accepted";
             return respond::refusal(&Refusal::new(challenge.code, why).closing(), &new_id(), style, version);
         }
+    };
+    let target = match target {
+        Ok(target) => target,
+        Err(refusal) => return exchange::refuse_connect(&authenticated, None, &refusal.closing()),
     };
     let waits = waits_for_answer(&request);
     let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, Arc::clone(beat)));
@@ -188,7 +215,10 @@ fn destination(request: &Request<Incoming>, port: u16) -> Result<Target, Refusal
 
 impl Client {
     fn refused(&self, challenge: &Challenge) {
-        tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        if self.place.may_say() {
+            tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
+        }
         self.proxy.metrics.refused(challenge.code);
+        self.proxy.journal.auth_failure(self.peer.ip(), challenge.code.as_str());
     }
 }

@@ -1,6 +1,7 @@
 //! What one tree of capabilities may take of the proxy, and what a stranger may: never the others' part.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::agent::Agent;
@@ -77,4 +78,49 @@ fn a_stranger_is_not_waited_for_and_who_has_authenticated_is() {
     known.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     let waiting = known.read(&mut [0; 1]).expect_err("open still");
     assert!(matches!(waiting.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{waiting}");
+}
+
+/// What a CONNECT is answered, and its connection; 0 for one that is closed.
+fn asked(agent: &Agent) -> (u16, TcpStream) {
+    let mut stream = agent.dial().into_inner();
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
+    let _ = write!(stream, "CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n");
+    let mut head = [0; 12];
+    let _ = stream.read_exact(&mut head);
+    (String::from_utf8_lossy(&head[9..]).parse().unwrap_or_default(), stream)
+}
+
+#[test]
+fn silent_clients_of_one_listener_do_not_shut_out_those_of_another() {
+    const MOST: usize = 16;
+    let mut env = TestEnv::new();
+    let origin = Origin::https(&env.ca, &[HOST], Alpn::Both);
+    env.acme(SECRET, &origin);
+    origin.put("/v1/items", "text/plain", "items");
+    let pod = env.mint("pod", &["acme"]);
+    let (capability, key) = (pod.capability.display(), pod.key.display());
+    env.setting(&format!(
+        "[[listener]]\nname = \"pod\"\nlisten = \"127.0.0.1:0\"\ncapability = \"{capability}\"\nkey = \"{key}\"\n\
+         [limits]\nconnections_max = {MOST}\nauthority_tunnels_max = {MOST}\n"
+    ));
+    let mut daemon = env.start_with(&[("NARROWS_LOG", "info")]);
+    let holder = env.mint("holder", &["acme"]);
+    let agent = Agent::new(&env, &daemon, Some(&holder.presentation()));
+    let line = daemon.wait_for_log(" for pod");
+    let address = line.split(" for pod").next().and_then(|line| line.rsplit(' ').next()).expect("an address");
+    let bound = Agent::at(address.parse().expect("an address"), &env.home().join("ca.pem"), None);
+
+    // More than the whole proxy has room for, and none of them says a word.
+    let silent: Vec<_> = (0..2 * MOST).map(|_| bound.dial()).collect();
+    assert_eq!(asked(&bound).0, 0, "the listener has no room for one more");
+    assert_eq!(asked(&agent).0, 407, "another listener has");
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    drop(silent);
+    while asked(&bound).0 != 200 {
+        std::thread::yield_now();
+    }
+    // Those who are known hold the rest of what one listener may have, and no more.
+    let known: Vec<_> = (0..MOST).map(|_| asked(&bound)).take_while(|(status, _)| *status == 200).collect();
+    assert!(known.len() <= MOST / 2, "{}", known.len());
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
 }
