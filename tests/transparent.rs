@@ -13,6 +13,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use nix::unistd::geteuid;
 use support::ca::Alpn;
@@ -29,7 +30,7 @@ const WORLD_6: &str = "fd07::1";
 const ELSEWHERE: &str = "203.0.113.5";
 const ELSEWHERE_6: &str = "2001:db8::5";
 /// Whom the proxy and the agent run as.
-const PROXY: u32 = 65532;
+const PROXY: u32 = 27080;
 const AGENT: u32 = 1000;
 
 /// True when this is the test itself. Else it has run in a network namespace of its own, or cannot.
@@ -102,15 +103,26 @@ impl Pod {
         }
         std::fs::copy(pod.env.home().join("ca.pem"), pod.ca()).unwrap();
         std::fs::set_permissions(pod.ca(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        let rules = run(
-            pod.env
-                .command()
-                .args(["transparent", "print", "--port", "7090", "--dns", "192.0.2.53", "--uid"])
-                .arg(exempt.to_string()),
-            b"",
-        );
-        run(&mut pod.inside(None, Path::new("nft"), &["-f", "-"]), rules.succeeded().stdout.as_bytes()).succeeded();
+        pod.rules(exempt, &[]);
         pod
+    }
+
+    /// Puts rules in place, with more options.
+    fn rules(&self, exempt: u32, more: &[&str]) {
+        let mut print = self.env.command();
+        print.args(["transparent", "print", "--port", "7090", "--dns", "192.0.2.53"]).args(more);
+        let rules = run(print.arg("--uid").arg(exempt.to_string()), b"");
+        run(&mut self.inside(None, Path::new("nft"), &["-f", "-"]), rules.succeeded().stdout.as_bytes()).succeeded();
+    }
+
+    /// Listens in the pod on all its addresses.
+    fn listener(&self, port: u16) -> TcpListener {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.keeper.id())).unwrap();
+        let listening = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            TcpListener::bind(("::", port)).unwrap()
+        });
+        listening.join().unwrap()
     }
 
     fn ca(&self) -> PathBuf {
@@ -239,6 +251,13 @@ fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
     pod.curl(&["-H", "Host: open.acme.test:8080", "http://open.acme.test/"]).says("misdirected");
     // A name that is none, and TLS without one.
     pod.curl(&["-k", &format!("https://{ELSEWHERE}/")]).failed().says("unrecognized name");
+    // Each has a line, under the listener's name.
+    let deadline = Instant::now() + support::PATIENCE;
+    let misdirected = |line: &&serde_json::Value| line["code"] == "misdirected" && line["listener"] == "pod";
+    while pod.env.journal().iter().filter(misdirected).count() < 2 {
+        assert!(Instant::now() < deadline, "{:#?}", pod.env.journal());
+        std::thread::yield_now();
+    }
 
     // The ways around: the origin itself, other ports, the listener as if it were a proxy.
     let origin = pod.secure.port();
@@ -261,9 +280,34 @@ fn without_rules_the_check_says_what_is_open() {
     let pod = Pod::new(PROXY);
     let _daemon = pod.start();
     run(&mut pod.inside(None, Path::new("nft"), &["flush", "ruleset"]), b"").succeeded();
+    // A router that says at once that there is no way; where it cannot be had, there is no answer, which is as bad.
+    for forwards in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        let _ = std::fs::write(format!("/proc/sys/net/{forwards}"), "1");
+    }
     pod.curl(&["-k", &format!("https://{WORLD}:{}/v1/items", pod.secure.port())]).says("items");
     let said = pod.capctl(AGENT, &["transparent", "check"]).failed().stdout;
-    assert!(said.lines().filter(|line| line.starts_with("wrong")).count() >= 3, "{said}");
+    assert!(said.lines().count() == 8 && said.lines().all(|line| line.starts_with("wrong")), "{said}");
+}
+
+#[test]
+fn the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so() {
+    if !in_the_world("the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so") {
+        return;
+    }
+    let pod = Pod::new(PROXY);
+    let (_listening, _other) = (pod.listener(8080), pod.listener(8081));
+    let reached = |at: &str| {
+        let at: SocketAddr = at.parse().unwrap();
+        TcpStream::connect_timeout(&at, support::PATIENCE).map_err(|error| error.kind())
+    };
+    for at in ["10.7.0.2:8080", "[fd07::2]:8080"] {
+        assert_eq!(reached(at).unwrap_err(), std::io::ErrorKind::ConnectionRefused, "{at}");
+    }
+    pod.rules(PROXY, &["--probe", "8080"]);
+    for (at, other) in [("10.7.0.2:8080", "10.7.0.2:8081"), ("[fd07::2]:8080", "[fd07::2]:8081")] {
+        assert!(reached(at).is_ok(), "{at}");
+        assert_eq!(reached(other).unwrap_err(), std::io::ErrorKind::ConnectionRefused, "{other}");
+    }
 }
 
 #[test]

@@ -32,14 +32,15 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
 /// Clients that know no proxy: the rules that lead them to a listener, and whether they do.
 #[derive(Debug, clap::Subcommand)]
-#[command(before_help = "Examples:\n  capctl transparent print --uid 65532 | nft -f -\n  capctl transparent check")]
+#[command(before_help = "Examples:\n  capctl transparent print --uid 27080 | nft -f -\n  capctl transparent check")]
 pub(super) enum Verb {
     /// Prints a ruleset for nft: TCP ports lead to the listener, and nothing else goes out
     ///
     /// For a network namespace that the proxy shares with its agents alone, such as a pod's. The proxy is told apart by
-    /// its user. UDP is refused, so that clients of HTTP/3 fall back; DNS to the given servers is let through, and can
+    /// its user: one that no image has, so not 65532 (`nonroot`) or 1000. Nobody outside can connect, but to what --probe
+    /// names: a connection carries data both ways. UDP is refused, so that clients of HTTP/3 fall back; DNS to the given servers is let through, and can
     /// carry data out, like any DNS.
-    #[command(before_help = "Examples:\n  capctl transparent print --uid 65532 --dns 10.96.0.10 | nft -f -")]
+    #[command(before_help = "Examples:\n  capctl transparent print --uid 27080 --dns 10.96.0.10 | nft -f -")]
     Print {
         /// The user that the proxy runs as; only it may go out
         #[arg(long, value_name = "UID")]
@@ -53,6 +54,9 @@ pub(super) enum Verb {
         /// A DNS server that may be asked; may be repeated. Else those of /etc/resolv.conf
         #[arg(long, value_name = "ADDRESS")]
         dns: Vec<IpAddr>,
+        /// A TCP port that may be connected to from outside, such as for a probe; may be repeated. Else there is none
+        #[arg(long, value_name = "PORT")]
+        probe: Vec<u16>,
     },
     /// Tries, as any client would, whether the rules are in place; run it where the agent runs, as its user
     Check {
@@ -65,10 +69,11 @@ pub(super) enum Verb {
 impl Verb {
     pub(super) fn run(self, home: Option<&Home>) -> Result<ExitCode, Failure> {
         match self {
-            Self::Print { uid, port, redirect, dns } => {
+            Self::Print { uid, port, redirect, dns, probe } => {
                 let port = port.map_or_else(|| configured_port(home), Ok)?;
                 let dns = if dns.is_empty() { system_dns() } else { dns };
-                print(ruleset(uid, port, &redirect, &dns).trim_end())?;
+                let rules = Rules { uid, port, redirect: &redirect, dns: &dns, probe: &probe };
+                print(rules.text().trim_end())?;
                 say("next: capctl transparent print … | nft -f -, in the agent's network namespace");
                 Ok(ExitCode::SUCCESS)
             }
@@ -100,16 +105,27 @@ fn system_dns() -> Vec<IpAddr> {
     servers.filter(|server| !server.is_loopback()).collect()
 }
 
-/// One transaction that replaces what was there before.
-fn ruleset(uid: u32, port: u16, redirect: &[u16], dns: &[IpAddr]) -> String {
-    let ports: Vec<String> = redirect.iter().map(ToString::to_string).collect();
-    let mut servers = String::new();
-    for server in dns {
-        let family = if server.is_ipv4() { "ip" } else { "ip6" };
-        let _ = writeln!(servers, "\t\t{family} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept");
-    }
-    format!(
-        "table inet narrows
+/// On the connections of the proxy's user, in the kernel's table of them; only packets of the machine itself see it.
+const MARK: u32 = 0x6e61_7277;
+
+/// What a ruleset is made of.
+struct Rules<'a> {
+    /// Whom the proxy runs as.
+    uid: u32,
+    /// Where the listener is.
+    port: u16,
+    redirect: &'a [u16],
+    dns: &'a [IpAddr],
+    /// What may be connected to from outside.
+    probe: &'a [u16],
+}
+
+impl Rules<'_> {
+    /// One transaction that replaces what was there before.
+    fn text(&self) -> String {
+        let Self { uid, port, .. } = self;
+        format!(
+            "table inet narrows
 delete table inet narrows
 table inet narrows {{
 	chain redirected {{
@@ -117,24 +133,58 @@ table inet narrows {{
 		# The proxy itself goes out; without this its own connections would come back to it.
 		meta skuid {uid} accept
 		oif \"lo\" accept
-		tcp dport {{ {ports} }} redirect to :{port}
+		tcp dport {{ {redirect} }} redirect to :{port}
 	}}
 	chain nothing_else {{
 		type filter hook output priority 0; policy accept;
-		meta skuid {uid} accept
+		meta skuid {uid} ct mark set {MARK:#x} accept
+		# The last packets of a connection come when its socket, and so its user, is gone. None of them begins one.
+		ct mark {MARK:#x} tcp flags & (syn | ack) != syn accept
 		oif \"lo\" accept
-		ct status dnat accept
-		# Answers to whoever connects from outside, such as a probe.
+		ct status dnat ip daddr 127.0.0.1 tcp dport {port} accept
+		ct status dnat ip6 daddr ::1 tcp dport {port} accept
+		# Answers to whoever may connect from outside.
 		ct direction reply accept
 		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} accept
 {servers}		# At once, so that clients of HTTP/3 fall back to what is led to the proxy.
 		meta l4proto tcp reject with tcp reset
 		reject
 	}}
+	chain from_outside {{
+		type filter hook input priority 0; policy accept;
+		iif \"lo\" accept
+{probes}		# Whoever could connect to an agent would take away what it has to say.
+		tcp flags & (syn | ack) == syn reject with tcp reset
+		ct state established,related accept
+		icmpv6 type {{ nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query }} accept
+		drop
+	}}
 }}
 ",
-        ports = ports.join(", ")
-    )
+            redirect = list(self.redirect),
+            servers = self.servers(),
+            probes = self.probes(),
+        )
+    }
+
+    fn servers(&self) -> String {
+        self.dns.iter().fold(String::new(), |mut lines, server| {
+            let family = if server.is_ipv4() { "ip" } else { "ip6" };
+            let _ = writeln!(lines, "\t\t{family} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept");
+            lines
+        })
+    }
+
+    fn probes(&self) -> String {
+        if self.probe.is_empty() {
+            return String::new();
+        }
+        format!("\t\ttcp dport {{ {} }} accept\n", list(self.probe))
+    }
+}
+
+fn list(ports: &[u16]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What one try showed.
@@ -144,12 +194,17 @@ struct Tried {
 }
 
 fn check(as_json: bool) -> Result<ExitCode, Failure> {
+    let four = |port| SocketAddr::new(NOBODY, port);
+    let six = |port| SocketAddr::new(NOBODY_6, port);
     let tried = [
-        Tried { what: "http", problem: plain(SocketAddr::new(NOBODY, 80)) },
-        Tried { what: "https", problem: tls(SocketAddr::new(NOBODY, 443)) },
-        Tried { what: "https over IPv6", problem: tls(SocketAddr::new(NOBODY_6, 443)) },
-        Tried { what: "http/3", problem: udp(SocketAddr::new(NOBODY, 443)) },
-        Tried { what: "other ports", problem: other(SocketAddr::new(NOBODY, OTHER_PORT)) },
+        Tried { what: "http", problem: plain(four(80)) },
+        Tried { what: "https", problem: tls(four(443)) },
+        Tried { what: "http/3", problem: udp(four(443)) },
+        Tried { what: "other ports", problem: other(four(OTHER_PORT)) },
+        Tried { what: "http over IPv6", problem: over_ipv6(plain, six(80)) },
+        Tried { what: "https over IPv6", problem: over_ipv6(tls, six(443)) },
+        Tried { what: "http/3 over IPv6", problem: over_ipv6(udp, six(443)) },
+        Tried { what: "other ports over IPv6", problem: over_ipv6(other, six(OTHER_PORT)) },
     ];
     let in_place = tried.iter().all(|it| it.problem.is_none());
     if as_json {
@@ -158,7 +213,7 @@ fn check(as_json: bool) -> Result<ExitCode, Failure> {
     } else {
         for Tried { what, problem } in &tried {
             let word = if problem.is_some() { "wrong" } else { "ok" };
-            print(format_args!("{word:<6} {what:<16} {}", problem.as_deref().unwrap_or("cannot go around the proxy")))?;
+            print(format_args!("{word:<6} {what:<22} {}", problem.as_deref().unwrap_or("cannot go around the proxy")))?;
         }
     }
     if in_place {
@@ -169,7 +224,14 @@ fn check(as_json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(FAILED))
 }
 
-/// A connection that leads nowhere, or was refused, is no way out.
+/// A try over IPv6, where there is any: the system knows without asking anybody whether it has a way there.
+fn over_ipv6(problem: fn(SocketAddr) -> Option<String>, to: SocketAddr) -> Option<String> {
+    // Which sends nothing.
+    let way = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(to));
+    way.ok().and_then(|()| problem(to))
+}
+
+/// A connection, or `None` where it was refused.
 fn connect(to: SocketAddr) -> Result<Option<TcpStream>, String> {
     match TcpStream::connect_timeout(&to, WITHIN) {
         Ok(stream) => {
@@ -177,20 +239,22 @@ fn connect(to: SocketAddr) -> Result<Option<TcpStream>, String> {
             set.map_err(|error| error.to_string())?;
             Ok(Some(stream))
         }
-        Err(error) if leads_nowhere(&error) => Ok(None),
+        Err(error) if is_refusal(&error) => Ok(None),
         Err(error) => Err(format!("{to} is neither led to a listener nor refused: {error}")),
     }
 }
 
-fn leads_nowhere(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
-    let kinds = [AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable];
-    kinds.contains(&error.kind())
+/// What a ruleset says. That a host or network cannot be reached is what a router says, to a packet that has left.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, PermissionDenied};
+    [ConnectionRefused, ConnectionReset, PermissionDenied].contains(&error.kind())
 }
 
 fn plain(to: SocketAddr) -> Option<String> {
     let mut stream = match connect(to) {
         Ok(Some(stream)) => stream,
+        // A home may have no listener for IPv6.
+        Ok(None) if to.is_ipv6() => return None,
         Ok(None) => return Some(format!("{to} is refused, not led to a listener")),
         Err(problem) => return Some(problem),
     };
@@ -223,14 +287,15 @@ fn client_hello() -> io::Result<Vec<u8>> {
 }
 
 fn udp(to: SocketAddr) -> Option<String> {
-    let asked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+    let own: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let asked = UdpSocket::bind((own, 0)).and_then(|socket| {
         socket.set_read_timeout(Some(WITHIN))?;
         socket.connect(to)?;
         socket.send(b"narrows")?;
         socket.recv(&mut [0; 1])
     });
     match asked {
-        Err(error) if leads_nowhere(&error) || error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(error) if is_refusal(&error) => None,
         _ => Some(format!("UDP to {to} is not refused: a client of HTTP/3 goes around the proxy")),
     }
 }
@@ -247,18 +312,37 @@ fn other(to: SocketAddr) -> Option<String> {
 mod tests {
     use super::*;
 
+    const RULES: Rules<'_> =
+        Rules { uid: 27080, port: 7090, redirect: &[80, 443], dns: &[NOBODY, NOBODY_6], probe: &[8080, 8081] };
+
     #[test]
     fn the_ruleset_names_the_user_the_ports_and_the_servers() {
-        let text = ruleset(65532, 7090, &[80, 443], &[NOBODY, NOBODY_6]);
+        let text = RULES.text();
         for line in [
             "delete table inet narrows",
-            "\t\tmeta skuid 65532 accept",
+            "\t\tmeta skuid 27080 accept",
+            "\t\tmeta skuid 27080 ct mark set 0x6e617277 accept",
             "\t\ttcp dport { 80, 443 } redirect to :7090",
+            "\t\tct status dnat ip daddr 127.0.0.1 tcp dport 7090 accept",
+            "\t\tct status dnat ip6 daddr ::1 tcp dport 7090 accept",
             "\t\tip daddr 192.0.2.1 meta l4proto { tcp, udp } th dport 53 accept",
             "\t\tip6 daddr 2001:db8::1 meta l4proto { tcp, udp } th dport 53 accept",
+            "\t\ttcp dport { 8080, 8081 } accept",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(!ruleset(1, 2, &[443], &[]).contains("dport 53"));
+        let least = Rules { dns: &[], probe: &[], ..RULES }.text();
+        assert!(!least.contains("dport 53") && !least.contains("808"), "{least}");
+    }
+
+    #[test]
+    fn what_a_router_says_is_no_refusal_of_a_ruleset() {
+        use io::ErrorKind;
+        for refusal in [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::PermissionDenied] {
+            assert!(is_refusal(&refusal.into()), "{refusal}");
+        }
+        for other in [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::TimedOut] {
+            assert!(!is_refusal(&other.into()), "{other}");
+        }
     }
 }
