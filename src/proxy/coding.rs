@@ -15,6 +15,9 @@ use crate::policy::Code;
 const PIECE_BYTES: usize = 16 * 1024;
 /// The window that a zstd content coding may have, as a power of two: 8 MiB (RFC 9659 §3).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// How a brotli stream with a window of up to 1 GiB begins, in its first seven bits: no `br` has that (RFC 7932 §9.1), and the
+/// decoder would make it.
+const BROTLI_LARGE_WINDOW: u8 = 0x11;
 
 /// A coding that can be taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +97,10 @@ pub(super) struct Decoder {
     /// A member has ended, and no other has begun.
     ended: bool,
     started: bool,
+    /// Something of it went to the decoder.
+    begun: bool,
+    /// What a call wrote that then failed.
+    written: Bytes,
 }
 
 impl Decoder {
@@ -107,7 +114,17 @@ impl Decoder {
             }
             Coding::Deflate => None,
         };
-        Self { coding, inner, input: Bytes::new(), first: None, full: false, ended: false, started: false }
+        Self {
+            coding,
+            inner,
+            input: Bytes::new(),
+            first: None,
+            full: false,
+            ended: false,
+            started: false,
+            begun: false,
+            written: Bytes::new(),
+        }
     }
 
     /// Takes the next coded bytes; only when [`Self::next`] has nothing more to give.
@@ -133,6 +150,11 @@ impl Decoder {
         Ok(None)
     }
 
+    /// After an error: what was decoded in the same call, with zeros in it where nothing was.
+    pub(super) fn written(&mut self) -> Bytes {
+        std::mem::take(&mut self.written)
+    }
+
     /// The coded bytes have ended. An answer without any is empty, not broken.
     pub(super) fn finish(&self) -> Result<(), BadCoding> {
         if self.ended || !self.started { Ok(()) } else { Err(BadCoding::Broken) }
@@ -140,6 +162,13 @@ impl Decoder {
 
     fn decode(&mut self) -> Result<Vec<u8>, BadCoding> {
         let Some(inner) = &mut self.inner else { return Err(BadCoding::Broken) };
+        if !std::mem::replace(&mut self.begun, true)
+            && self.coding == Coding::Brotli
+            && self.input.first().is_some_and(|first| first & 0x7f == BROTLI_LARGE_WINDOW)
+        {
+            self.begun = false;
+            return Err(BadCoding::Unreadable);
+        }
         let mut piece = vec![0; PIECE_BYTES];
         let mut output = WriteBuffer::new_initialized(&mut piece);
         let mut input = PartialBuffer::new(&*self.input);
@@ -149,7 +178,12 @@ impl Decoder {
         } else {
             inner.decode(&mut input, &mut output)
         };
-        self.ended = done.map_err(|_| BadCoding::Broken)?;
+        let Ok(ended) = done else {
+            // How much of it was written, not every decoder says.
+            self.written = piece.into();
+            return Err(BadCoding::Broken);
+        };
+        self.ended = ended;
         let (read, written) = (input.written_len(), output.written_len());
         self.full = !self.ended && written == PIECE_BYTES;
         if read == 0 && written == 0 && !self.ended && !self.input.is_empty() {
@@ -290,6 +324,16 @@ mod tests {
             let coded = encoded(&mut encoder, &text);
             assert_eq!(decoded(Coding::Zstd, &coded, 50).is_ok(), allowed, "{log}");
         }
+    }
+
+    #[test]
+    fn a_brotli_stream_with_a_large_window_is_refused() {
+        // Empty streams: windows of 1 GiB and 2 KiB, then one of 1 KiB, whose first byte is one bit away.
+        assert_eq!(decoded(Coding::Brotli, &[0x11, 0xde], 1), Err(BadCoding::Unreadable));
+        assert_eq!(decoded(Coding::Brotli, &[0x91, 0xde], 2), Err(BadCoding::Unreadable));
+        assert_eq!(decoded(Coding::Brotli, &[0xa1, 0x01], 1), Ok(Vec::new()));
+        let ordinary = encoded(&mut BrotliEncoder::new(EncoderParams::default()), b"text");
+        assert_eq!(decoded(Coding::Brotli, &ordinary, 1), Ok(b"text".to_vec()));
     }
 
     #[test]

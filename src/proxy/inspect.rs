@@ -117,7 +117,11 @@ impl Inspection {
                 Ok(None) => break,
                 // Four bytes do not begin a zstd frame by chance. It has a window or a dictionary that we do not take.
                 Err(_) if self.blocks.is_some() => return Err(BadCoding::Unreadable),
-                Err(_) => self.over = true,
+                Err(_) => {
+                    let first = self.scrubber.push(self.decoder.written());
+                    self.judge(first)?;
+                    self.over = true;
+                }
             }
             if decoded > DECODED_AT_ONCE {
                 return Ok(Look::Unfinished);
@@ -186,9 +190,13 @@ mod tests {
 
     /// What passed, and how it ended.
     fn passed(bytes: &[u8], part: usize) -> (Vec<u8>, Result<(), BadCoding>) {
+        passed_in(Coding::Zstd, bytes, part)
+    }
+
+    fn passed_in(coding: Coding, bytes: &[u8], part: usize) -> (Vec<u8>, Result<(), BadCoding>) {
         let secret = Secret::new(SECRET.to_vec()).expect("a secret");
         let patterns = Arc::new(Patterns::new(&[&secret], None, None).expect("a secret"));
-        let mut inspection = Inspection::new(Coding::Zstd, &patterns);
+        let mut inspection = Inspection::new(coding, &patterns);
         let mut out = Vec::new();
         let mut look = |inspection: &mut Inspection, ended: bool| -> Result<(), BadCoding> {
             while inspection.look(ended)? == Look::Unfinished {}
@@ -237,6 +245,23 @@ mod tests {
         assert!(passed(&coded, 1) == (coded.clone(), Ok(())));
         assert_eq!(passed(&coded[..coded.len() - 1], 1).1, Err(BadCoding::Unreadable));
         assert_eq!(passed(&[&coded, SECRET].concat(), 1000).1, Err(BadCoding::Unreadable));
+    }
+
+    #[test]
+    fn what_was_decoded_before_an_error_is_scanned() {
+        let twin = b"sk-real-0123456788";
+        for (coding, head) in [(Coding::Gzip, &b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..]), (Coding::Deflate, b"\x78\x9c")] {
+            for (text, result) in [(SECRET, Err(BadCoding::Echo)), (twin, Ok(()))] {
+                // A block that is stored as it is (RFC 1951 §3.2.4), and one of a kind that there is not.
+                let length = [u8::try_from(text.len()).expect("short"), 0];
+                let stored = [head, &[0], &length, &length.map(|byte| !byte), text, b"\x07", b"rest"].concat();
+                for part in [1, stored.len()] {
+                    let (out, ended) = passed_in(coding, &stored, part);
+                    assert_eq!(ended, result, "{coding:?} in parts of {part}");
+                    assert!(if result.is_ok() { out == stored } else { part == 1 || out.is_empty() });
+                }
+            }
+        }
     }
 
     #[test]
