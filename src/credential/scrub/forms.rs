@@ -14,6 +14,11 @@ pub(super) fn needles(secret: &Secret, injection: Option<&Injection>) -> Vec<Nee
     add(&mut needles, Zeroizing::new(value.to_vec()), Kind::Text);
     encoded(&mut needles, value);
     add(&mut needles, utf16(value), Kind::Exact);
+    if !value.is_ascii() {
+        // Headers are read as Latin-1 by many servers, and said again in UTF-8.
+        let text: Zeroizing<String> = Zeroizing::new(value.iter().map(|&byte| char::from(byte)).collect());
+        add(&mut needles, Zeroizing::new(text.as_bytes().to_vec()), Kind::Text);
+    }
     // Any other injection holds the secret as it is, or percent-encoded.
     if let Some(Injection::Basic { user }) = injection {
         let pair = Zeroizing::new([user.as_bytes(), b":", value].concat());

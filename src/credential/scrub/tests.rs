@@ -179,6 +179,19 @@ fn a_character_outside_ascii_is_escaped_as_a_character() {
 }
 
 #[test]
+fn a_secret_that_was_read_as_latin_1_is_found() {
+    let patterns = patterns(&["schl\u{fc}ssel-\u{20ac}9".as_bytes()], None, None);
+    for (text, found) in [
+        ("schl\u{c3}\u{bc}ssel-\u{e2}\u{82}\u{ac}9", true),
+        ("schl\u{c3}\u{bc}ssel-\\u00e2\\u0082\\u00ac9", true),
+        ("schl\u{c3}\u{bd}ssel-\u{e2}\u{82}\u{ac}9", false),
+    ] {
+        let expected = if found { vec![b'*'; text.len()] } else { text.as_bytes().to_vec() };
+        assert_eq!(scrubbed(&patterns, text.as_bytes(), &[5]), expected, "{text}");
+    }
+}
+
+#[test]
 fn what_is_injected_is_found_whole() {
     let injection = Injection::basic("x-access-token").expect("a user");
     let patterns = patterns(&[b"ghp_0123456789"], Some(&injection), None);
