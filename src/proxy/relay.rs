@@ -281,7 +281,7 @@ impl Relay {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                     let mut frame = cleaned(frame);
                     self.trailing = None;
-                    if let Some((filter, trailers)) = self.filter.as_ref().zip(frame.trailers_mut()) {
+                    if let Some((filter, trailers)) = self.filter.as_mut().zip(frame.trailers_mut()) {
                         filter.trailers(trailers);
                     }
                     return Poll::Ready(Some(Ok(frame)));

@@ -47,7 +47,7 @@ pub(super) fn ask_readable(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
 }
 
 /// Takes the secret out of the fields of a head or of trailers.
-pub(super) fn fields(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
+fn fields(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
     let patterns = &scrubbing.patterns;
     for name in &DIGESTS {
         headers.remove(name);
@@ -92,19 +92,40 @@ pub(super) fn answer(
         headers.remove(header::ACCEPT_RANGES);
     }
     let sealer = sealer.filter(|_| !matches!(reading, Reading::Not));
-    Ok(Filter::new(scrubbing.clone(), reading, sealer))
+    let names = names(scrubbing, tokens).cloned();
+    Ok(Filter::new(scrubbing.clone(), reading, sealer, names))
+}
+
+/// Which fields and members hold fresh tokens, where those are taken out.
+fn names<'t>(scrubbing: &'t Scrubbing, tokens: Option<&'t Arc<TokenNames>>) -> Option<&'t Arc<TokenNames>> {
+    match scrubbing.answers.tokens {
+        Tokens::Seal => Some(tokens.unwrap_or(&scrubbing.oauth)),
+        Tokens::Routes => tokens,
+        Tokens::Pass => None,
+    }
+}
+
+/// Takes the secret, and fresh tokens, out of the head of an answer that switches to a WebSocket.
+pub(super) fn switching(scrubbing: &Scrubbing, headers: &mut HeaderMap, tokens: Option<&Arc<TokenNames>>) {
+    fields(scrubbing, headers);
+    if let Some(names) = names(scrubbing, tokens) {
+        seal_fields(&mut Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), None, false), headers);
+    }
+    headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
 }
 
 /// Takes fresh tokens out of a head, and says how they are taken out of what follows it. `tokens`: what the service's
 /// route says of the request.
 fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut HeaderMap) -> Option<Box<Sealer>> {
-    let names = match scrubbing.answers.tokens {
-        Tokens::Seal => tokens.unwrap_or(&scrubbing.oauth),
-        Tokens::Routes => tokens?,
-        Tokens::Pass => return None,
-    };
+    let names = names(scrubbing, tokens)?;
     let format = format(headers, tokens.is_some());
     let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format, tokens.is_some());
+    seal_fields(&mut sealer, headers);
+    (sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer))
+}
+
+/// Takes fresh tokens out of the fields of a head or of trailers.
+fn seal_fields(sealer: &mut Sealer, headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         let sealed = match *name {
             header::LOCATION | header::CONTENT_LOCATION | header::REFRESH | header::LINK => {
@@ -121,7 +142,6 @@ fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut H
             replace(value, clean);
         }
     }
-    (sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer))
 }
 
 /// How a body says which value belongs to which name; `None` when it is no OAuth answer. RFC 6749 §5.1 has JSON; forms
@@ -164,9 +184,13 @@ pub(super) struct Filter {
     scrubber: Scrubber,
     /// Of a body that may hold fresh tokens.
     sealer: Option<Box<Sealer>>,
+    /// Of what holds fresh tokens in its trailers.
+    names: Option<Arc<TokenNames>>,
     /// Of a body that is compressed without saying so.
     inspection: Option<Box<Inspection>>,
     unsealable: bool,
+    /// A message has ended, and the sealer does not know.
+    text_ended: bool,
     /// The first bytes, too few to tell what they begin.
     first: Option<Bytes>,
     begun: bool,
@@ -224,15 +248,22 @@ impl Reading {
 }
 
 impl Filter {
-    fn new(scrubbing: Scrubbing, reading: Reading, sealer: Option<Box<Sealer>>) -> Self {
+    fn new(
+        scrubbing: Scrubbing,
+        reading: Reading,
+        sealer: Option<Box<Sealer>>,
+        names: Option<Arc<TokenNames>>,
+    ) -> Self {
         let scrubber = Scrubber::new(Arc::clone(&scrubbing.patterns));
         Self {
             scrubbing,
             reading,
             scrubber,
             sealer,
+            names,
             inspection: None,
             unsealable: false,
+            text_ended: false,
             first: None,
             begun: false,
             busy: false,
@@ -344,6 +375,12 @@ impl Filter {
                 },
                 (None, _) => {}
             }
+            if std::mem::take(&mut self.text_ended)
+                && let Some(sealer) = &mut self.sealer
+            {
+                sealer.end_text();
+                continue;
+            }
             if let Some(inspection) = &mut self.inspection {
                 if inspection.look(self.ended)? == Look::Unfinished {
                     self.busy = true;
@@ -364,9 +401,13 @@ impl Filter {
                 && let Some(part) = messages.next()?
             {
                 self.ready = match part {
-                    Part::Head(head) => self.scrubber.push_between(head),
+                    // The message before it is out: what a head is made of is no text, and nobody reads it as one.
+                    Part::Head(head) => return Ok(Some(Frame::data(head))),
                     Part::Text(text) => self.scrubber.push(text),
-                    Part::End => self.scrubber.finish(),
+                    Part::End => {
+                        self.text_ended = true;
+                        self.scrubber.finish()
+                    }
                 };
                 continue;
             }
@@ -386,10 +427,10 @@ impl Filter {
             self.exhausted = true;
             self.ready = match &mut self.reading {
                 Reading::Coded(decoder) => decoder.finish().map(|()| self.scrubber.finish())?,
-                Reading::Messages(messages) => {
-                    let rest = messages.finish()?;
-                    rest.and_then(|rest| self.scrubber.push_between(rest)).or_else(|| self.scrubber.finish())
-                }
+                Reading::Messages(messages) => match messages.finish()? {
+                    Some(rest) => return Ok(Some(Frame::data(rest))),
+                    None => self.scrubber.finish(),
+                },
                 Reading::Plain | Reading::Not => self.scrubber.finish(),
             };
         }
@@ -417,11 +458,15 @@ impl Filter {
     }
 
     /// Takes the secret out of trailers that come after all content is out.
-    pub(super) fn trailers(&self, trailers: &mut HeaderMap) {
+    pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) {
         fields(&self.scrubbing, trailers);
-        let Some(sealer) = &self.sealer else { return };
-        for value in trailers.values_mut() {
-            replace(value, sealer.scrub(value.as_bytes()));
+        match (&mut self.sealer, &self.names) {
+            (Some(sealer), _) => seal_fields(sealer, trailers),
+            (None, Some(names)) => {
+                let service = Arc::clone(&self.scrubbing.service);
+                seal_fields(&mut Sealer::new(Arc::clone(names), service, None, false), trailers);
+            }
+            (None, None) => {}
         }
     }
 

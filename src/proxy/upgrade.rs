@@ -58,8 +58,7 @@ impl Outgoing {
         let scrubbing = exchange.view().scrubbing();
         let mut switched = switching(response.into_parts().0.headers);
         if let Some(scrubbing) = scrubbing {
-            scrub::fields(scrubbing, switched.headers_mut());
-            switched.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
+            scrub::switching(scrubbing, switched.headers_mut(), exchange.tokens());
         }
         let patterns = scrubbing.map(|scrubbing| Arc::clone(&scrubbing.patterns));
         guard.leave();

@@ -334,7 +334,7 @@ fn what_is_compressed_without_saying_so_ends_where_it_holds_the_secret() {
 }
 
 /// A message of gRPC.
-fn message(flags: u8, text: &[u8]) -> Vec<u8> {
+pub(crate) fn message(flags: u8, text: &[u8]) -> Vec<u8> {
     [&[flags][..], &u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat()
 }
 
@@ -387,6 +387,24 @@ fn a_whole_message_is_not_held_for_the_next() {
     world.origin.go();
     let (begins, _) = rest.split_at(5);
     assert!(tunnel.until("0\r\n\r\n").contains(begins));
+}
+
+#[test]
+fn an_answer_that_takes_too_many_steps_is_broken_off() {
+    let secret = "ab".repeat(1500);
+    for (body, whole) in [("ab".repeat(5000), false), ("a b".repeat(5000), true)] {
+        let mut env = TestEnv::new();
+        let origin = RawOrigin::https(&env.ca, &[HOST], steps([chunked("", &[body.as_bytes()])]));
+        env.acme_at(&secret, origin.addr);
+        let world = World::started(env, origin, &["acme"]);
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"));
+        let rest = String::from_utf8(tunnel.rest()).unwrap();
+        assert_eq!(rest.ends_with("0\r\n\r\n"), whole);
+        assert!(!rest.contains(&"ab".repeat(10)), "{rest}");
+        let line = world.env.journal_line(|line| line["path"] == "/v1/items");
+        assert_eq!(line["code"] == "body_unreadable", !whole, "{line}");
+    }
 }
 
 #[test]

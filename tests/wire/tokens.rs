@@ -3,7 +3,7 @@
 use narrows::credential::is_placeholder;
 use serde_json::Value;
 
-use crate::scrub::{answers, chunked, in_every_coding, masked, origin_of, plain, steps};
+use crate::scrub::{answers, chunked, in_every_coding, masked, message, origin_of, plain, steps};
 use crate::support::agent::Answer;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
@@ -153,6 +153,63 @@ fn a_coded_answer_is_decoded_and_sealed_and_one_that_hides_its_coding_is_refused
     assert!(!tunnel.rest().ends_with(b"0\r\n\r\n"));
     let line = world.env.journal_line(|line| line["path"] == "/v1/items");
     assert_eq!(line["code"], "body_unreadable", "{line}");
+}
+
+#[test]
+fn messages_of_json_are_sealed_each_whatever_their_length() {
+    // The last byte of the first one's length is a quotation mark.
+    let padded = |name: &str| format!("{:1$}", oauth(name), 0x122);
+    let texts = |name: &str| [padded(name), oauth(name), "{\"open".to_owned(), oauth(name)];
+    let sent = |name: &str| texts(name).map(|text| message(0, text.as_bytes())).concat();
+    for headers in ["Content-Type: application/connect+json\r\n", "Content-Type: application/grpc+json\r\n"] {
+        let (sealed, twin) = (sent("access_token"), sent("access_tokens"));
+        let bytes: Vec<&[u8]> = sealed.chunks(1).collect();
+        let world = origin_of([plain(headers, &sealed), chunked(headers, &bytes), plain(headers, &twin)]);
+        let answers = answers(&world, 3);
+        for answer in &answers[..2] {
+            assert_eq!(answer.body.len(), sealed.len(), "{headers}");
+            let mut rest = &*answer.body;
+            for text in texts("access_token") {
+                let (head, after) = rest.split_at(5);
+                assert_eq!(head, &message(0, text.as_bytes())[..5], "{headers}");
+                let (message, after) = after.split_at(text.len());
+                rest = after;
+                if let Ok(json) = serde_json::from_slice::<Value>(message) {
+                    assert!(is_placeholder(json["access_token"].as_str().unwrap().as_bytes()), "{headers} {json}");
+                }
+            }
+        }
+        assert!(answers[2].body == twin, "{headers}");
+    }
+}
+
+#[test]
+fn trailers_and_the_head_of_a_websocket_are_sealed() {
+    let fields = format!("Access-Token: {TOKEN}\r\nAccess-Tokens: x{}\r\n", &TOKEN[1..]);
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTrailer: access-token, access-tokens\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nok\r\n0\r\n{fields}\r\n"
+    );
+    let world = origin_of([vec![whole.into_bytes()]]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
+    tunnel.until("0\r\n");
+    let trailers = tunnel.until("\r\n\r\n");
+
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n{fields}\r\n"
+    );
+    let world = origin_of([vec![head.into_bytes()]]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!(
+        "GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    for fields in [trailers, tunnel.head()] {
+        assert!(fields.to_ascii_lowercase().contains("access-token: "), "{fields}");
+        assert!(!fields.contains(TOKEN) && fields.contains(&format!("x{}", &TOKEN[1..])), "{fields}");
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ const OVERLAPS_MAX: usize = 32;
 pub struct Sealer {
     names: Arc<TokenNames>,
     service: Arc<str>,
+    format: Option<Format>,
     /// `None`: the body is not read, but looked through for what its head had.
     reader: Option<Reader>,
     certain: bool,
@@ -52,7 +53,8 @@ impl Sealer {
     pub fn new(names: Arc<TokenNames>, service: Arc<str>, format: Option<Format>, marked: bool) -> Self {
         let reader = format.map(Reader::new);
         let certain = marked || matches!(format, Some(Format::Json | Format::Form));
-        Self { names, service, reader, certain, learned: Vec::new(), scrubbers: Vec::new(), ready: VecDeque::new() }
+        let ready = VecDeque::new();
+        Self { names, service, format, reader, certain, learned: Vec::new(), scrubbers: Vec::new(), ready }
     }
 
     /// Whether the body is read for members that hold tokens.
@@ -150,6 +152,12 @@ impl Sealer {
             parts.extend(std::iter::successors(first, |_| scrubber.ready()));
         }
         self.ready.extend(parts);
+    }
+
+    /// One text of several in the body has ended: what is held gets ready, and the next is read from its beginning.
+    pub fn end_text(&mut self) {
+        self.finish();
+        self.reader = self.format.map(Reader::new);
     }
 
     /// The next bytes that are ready.

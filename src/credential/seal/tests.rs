@@ -147,6 +147,23 @@ fn a_token_that_repeats_itself_is_found_in_a_run_without_end() {
 }
 
 #[test]
+fn a_text_ends_and_what_was_learned_stays() {
+    let mut sealer = sealer(Format::Json);
+    let mut out = Vec::new();
+    let text = format!("{{\"access_token\":\"{TOKEN}\"}}");
+    for text in ["{\"open", &*text, "{\"access_token\":\"open", &format!("[\"{TOKEN}\"]")] {
+        let first = sealer.push(Bytes::copy_from_slice(text.as_bytes()));
+        sealer.end_text();
+        let all = first.into_iter().chain(std::iter::from_fn(|| sealer.ready()));
+        all.for_each(|bytes| out.extend_from_slice(&bytes));
+        assert!(sealer.is_idle());
+    }
+    let sealed = format!("{{\"access_token\":\"{}\"}}", stand_in_of(TOKEN));
+    let expected = format!("{{\"open{sealed}{{\"access_token\":\"****[\"{}\"]", "*".repeat(TOKEN.len()));
+    assert_eq!(String::from_utf8(out).expect("text"), expected);
+}
+
+#[test]
 fn names_that_a_service_gives_are_sealed_too() {
     let names = TokenNames::oauth().with("token").expect("a name");
     let mut sealer = Sealer::new(Arc::new(names), "acme".into(), None, true);
