@@ -13,6 +13,7 @@ mod authorize;
 mod beat;
 mod body;
 mod carry;
+mod charset;
 mod coding;
 mod connect;
 mod door;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
+use super::charset;
 use super::coding::{BadCoding, Coding, Decoder, UnknownCoding};
 use super::inspect::{Inspection, Kind, Look};
 use super::messages::{self, Messages, Part};
@@ -35,6 +36,7 @@ pub(super) fn ask_readable(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
     if headers.contains_key(header::ACCEPT_ENCODING) {
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     }
+    charset::ask_for_none(headers);
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     for name in &messages::ACCEPTED {
         headers.remove(name);
@@ -83,6 +85,10 @@ pub(super) fn answer(
         _ if !has_content => Reading::Plain,
         _ if is_transfer_coded => Reading::unreadable(scrubbing, "the answer's transfer is")?,
         Err(UnknownCoding) => Reading::unreadable(scrubbing, "the answer is")?,
+        // Where the service lets it pass, forms in ASCII and the secret in UTF-16 are looked for all the same.
+        Ok(_) if !scrubbing.answers.unreadable && !charset::is_readable(headers) => {
+            Reading::unreadable(scrubbing, "the answer's text is")?
+        }
         Ok(coding) => Reading::of_messages(scrubbing, headers, coding)?,
     };
     if is_coded && !matches!(reading, Reading::Not) {

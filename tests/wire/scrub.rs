@@ -171,7 +171,7 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
 #[test]
 fn what_the_upstream_asks_a_client_for_is_only_what_can_be_scanned() {
     let sent = "Range: bytes=0-9\r\nIf-Range: \"a\"\r\nAccept-Encoding: gzip, br\r\ngrpc-accept-encoding: gzip\r\n\
-        connect-accept-encoding: gzip\r\n";
+        connect-accept-encoding: gzip\r\nAccept-Charset: utf-16\r\nAccept: text/html;charset=utf-16, */*\r\n";
     let seen = |extra: &str| {
         let mut env = TestEnv::new();
         let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
@@ -189,10 +189,11 @@ fn what_the_upstream_asks_a_client_for_is_only_what_can_be_scanned() {
         world.origin.only()
     };
     let strict = seen("");
-    for name in ["range", "if-range", "grpc-accept-encoding", "connect-accept-encoding"] {
+    for name in ["range", "if-range", "grpc-accept-encoding", "connect-accept-encoding", "accept-charset"] {
         assert_eq!(strict.header(name), None, "{name}");
     }
     assert_eq!(strict.header("accept-encoding"), Some("identity"));
+    assert_eq!(strict.header("accept"), Some("text/html, */*"));
     let lenient = seen("ranges = true");
     assert_eq!(lenient.header("range"), Some("bytes=0-9"));
     assert_eq!(lenient.header("accept-encoding"), Some("identity"));
@@ -270,6 +271,7 @@ fn what_cannot_be_read_is_refused_unless_the_service_lets_it_pass() {
         "Content-Type: application/grpc\r\ngrpc-encoding: snappy\r\n",
         "Content-Type: application/grpc+proto\r\nContent-Encoding: gzip\r\n",
         "Content-Type: application/connect+json\r\nConnect-Content-Encoding: lz4\r\n",
+        "Content-Type: application/json;charset=utf-16\r\n",
     ];
     for headers in unreadable {
         let world = origin_of([plain(headers, SECRET.as_bytes())]);
