@@ -124,7 +124,7 @@ pub(super) fn switching(scrubbing: &Scrubbing, headers: &mut HeaderMap, tokens: 
 /// route says of the request.
 fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut HeaderMap) -> Option<Box<Sealer>> {
     let names = names(scrubbing, tokens)?;
-    let format = format(headers, tokens.is_some());
+    let format = format(headers, tokens.is_some(), scrubbing.answers.raw_json);
     let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format, tokens.is_some());
     seal_fields(&mut sealer, headers);
     (sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer))
@@ -151,16 +151,17 @@ fn seal_fields(sealer: &mut Sealer, headers: &mut HeaderMap) {
 }
 
 /// How a body says which value belongs to which name; `None` when it is no OAuth answer. RFC 6749 §5.1 has JSON; forms
-/// are older (GitHub). `marked`: the service says that it is one, whatever it says of itself.
-fn format(headers: &HeaderMap, marked: bool) -> Option<Format> {
+/// are older (GitHub). `marked`: the service says that it is one, whatever it says of itself. `raw`: what calls itself
+/// a raw file is one, unless it is marked.
+fn format(headers: &HeaderMap, marked: bool, raw: bool) -> Option<Format> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() {
         return Some(Format::JsonOrForm);
     }
-    types.find_map(|value| format_of(value.to_str().unwrap_or_default(), marked))
+    types.find_map(|value| format_of(value.to_str().unwrap_or_default(), marked, raw))
 }
 
-fn format_of(value: &str, marked: bool) -> Option<Format> {
+fn format_of(value: &str, marked: bool, raw: bool) -> Option<Format> {
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let is = |known: &str| media_type.eq_ignore_ascii_case(known);
     let ends = |known: &str| {
@@ -170,8 +171,9 @@ fn format_of(value: &str, marked: bool) -> Option<Format> {
     if is("application/x-www-form-urlencoded") {
         return Some(Format::Form);
     }
-    // `application/vnd.github.raw+json` is a file as it lies in a repository, which must pass as it is.
-    if ends("/json") || ends("/x-json") || (ends("+json") && (marked || !ends("raw+json"))) {
+    // An agent may ask for any type, so only a service that has files of this one lets them pass.
+    let is_file = raw && !marked && ends("raw+json");
+    if ends("/json") || ends("/x-json") || (ends("+json") && !is_file) {
         return Some(Format::Json);
     }
     marked.then(|| if ends("script") || is("text/event-stream") { Format::Json } else { Format::JsonOrForm })

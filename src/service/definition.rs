@@ -218,6 +218,7 @@ impl Overlay {
             ranges: table.flag("ranges").map(|field| field.value),
             unreadable: read_word(&mut table, "unreadable", &[("refuse", false), ("pass", true)]),
             tokens: read_word(&mut table, "tokens", &TOKENS),
+            raw_json: read_word(&mut table, "raw_json", &[("seal", false), ("pass", true)]),
         };
         let own = Definition {
             name: label.into(),

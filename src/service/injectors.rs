@@ -69,7 +69,7 @@ impl Injectors {
                 let answers = if secret.is_some() {
                     service.answers()
                 } else {
-                    Answers { ranges: true, unreadable: true, tokens: Tokens::Routes }
+                    Answers { ranges: true, unreadable: true, tokens: Tokens::Routes, raw_json: true }
                 };
                 let scrubbing = patterns.map(|patterns| Scrubbing {
                     patterns: Arc::new(patterns),

@@ -76,6 +76,8 @@ pub struct Answers {
     pub unreadable: bool,
     /// Where fresh tokens are taken out.
     pub tokens: Tokens,
+    /// What calls itself `raw+json` is a file as it lies in the service, which passes with the tokens that are in it.
+    pub raw_json: bool,
 }
 
 /// Which answers fresh tokens are taken out of.
@@ -96,6 +98,7 @@ struct SaidAnswers {
     ranges: Option<bool>,
     unreadable: Option<bool>,
     tokens: Option<Tokens>,
+    raw_json: Option<bool>,
 }
 
 impl Answers {
@@ -105,6 +108,7 @@ impl Answers {
             ranges: said.ranges.unwrap_or(self.ranges),
             unreadable: said.unreadable.unwrap_or(self.unreadable),
             tokens: said.tokens.unwrap_or(self.tokens),
+            raw_json: said.raw_json.unwrap_or(self.raw_json),
         }
     }
 }
