@@ -30,7 +30,7 @@ const HOST: &str = "api.acme.test";
 const ROLE: &str = "NARROWS_TEST_ROLE";
 const ORIGIN: &str = "127.0.0.1:9443";
 const LISTENER: &str = "127.0.0.1:7090";
-const NARROWS: u32 = 65532;
+const NARROWS: u32 = 27080;
 /// What the agent sends where a key belongs.
 const PLACEHOLDER: &str = "acme-placeholder-of-no-worth";
 /// Building images and starting containers takes longer than a client does.
