@@ -18,7 +18,7 @@ use std::time::Instant;
 use nix::unistd::geteuid;
 use support::ca::Alpn;
 use support::client::{Ran, clean, program, run, run_within, skip};
-use support::daemon::{Daemon, TestEnv};
+use support::daemon::{Daemon, Holder, TestEnv};
 use support::origin::Origin;
 
 const SECRET: &str = "acme-live-0123456789abcdef";
@@ -58,6 +58,7 @@ fn in_the_world(test: &str) -> bool {
 struct Pod {
     keeper: Child,
     env: TestEnv,
+    holder: Holder,
     origin: Origin,
     plain: Origin,
     /// Where the world has the origin.
@@ -87,11 +88,11 @@ impl Pod {
         connect(keeper.id());
         let secure = relay(&format!("{WORLD}:0"), origin.addr);
         let open = relay(&format!("{WORLD}:80"), plain.addr);
-        let mut pod = Self { keeper, env, origin, plain, secure, shared };
+        let mut pod = Self { keeper, env, holder, origin, plain, secure, shared };
         pod.env.acme_at(SECRET, secure);
         pod.env.dial_at("open.acme.test:80", open);
         pod.env.service("name = \"open\"\nhosts = [\"http://open.acme.test\"]");
-        let (capability, key) = (holder.capability.display(), holder.key.display());
+        let (capability, key) = (pod.holder.capability.display(), pod.holder.key.display());
         for (name, listen) in [("pod", "127.0.0.1:7090"), ("pod-6", "[::1]:7090")] {
             pod.env.setting(&format!(
                 "[[listener]]\nname = \"{name}\"\nlisten = \"{listen}\"\ntransparent = true\ncapability = \"{capability}\"\nkey = \"{key}\"\n"
@@ -268,6 +269,19 @@ fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
     pod.capctl(AGENT, &["transparent", "check"]).succeeded().says("in place");
     // The proxy's own user is not led back, so it sees that the rules are not for it.
     pod.capctl(PROXY, &["transparent", "check"]).failed();
+
+    // A capability that is not accepted has its line, as it has where clients bring one.
+    let elsewhere = TestEnv::new();
+    let stranger = elsewhere.mint("stranger", &["acme"]);
+    for (from, to) in [(&stranger.key, &pod.holder.key), (&stranger.capability, &pod.holder.capability)] {
+        run(Command::new("chown").arg(PROXY.to_string()).arg(from), b"").succeeded();
+        std::fs::rename(from, to).unwrap();
+    }
+    let deadline = Instant::now() + support::PATIENCE;
+    while pod.curl(&["https://api.acme.test/v1/items"]).stdout == "items" {
+        assert!(Instant::now() < deadline, "it is served still");
+    }
+    pod.env.journal_line(|line| line["event"] == "auth" && line["code"] == "capability_invalid");
     assert!(pod.env.journal_is_sound());
     drop(daemon);
 }

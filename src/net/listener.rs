@@ -9,8 +9,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio_rustls::TlsStream;
+
+/// Clients that wait at a socket until they are accepted; the system may have a lower bound.
+const WAITING_MAX: u32 = 1024;
 
 /// Who is at the other end of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +104,7 @@ impl Listener {
     /// # Errors
     /// `AddrInUse` when another process answers there; else the system's.
     pub async fn unix(path: &Path, mode: u32) -> io::Result<Self> {
-        match UnixListener::bind(path) {
+        match bind(path, mode) {
             Ok(listener) => Self::own(listener, path, mode),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // Only a socket that nobody listens on refuses; a busy one has another error.
@@ -110,7 +113,7 @@ impl Listener {
                     return Err(error);
                 }
                 std::fs::remove_file(path)?;
-                Self::own(UnixListener::bind(path)?, path, mode)
+                Self::own(bind(path, mode)?, path, mode)
             }
             Err(error) => Err(error),
         }
@@ -118,6 +121,7 @@ impl Listener {
 
     fn own(listener: UnixListener, path: &Path, mode: u32) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt as _;
+        // What the umask has taken away.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let inode = std::fs::symlink_metadata(path)?.ino();
         Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), inode: Some(inode) }))
@@ -168,6 +172,18 @@ impl Listener {
             }
         }
     }
+}
+
+/// Binds a socket whose file has this mode from its first moment on, or less of it: Linux gives it the socket's own, where
+/// the umask allows it. Elsewhere a socket has no mode, and its file has the umask's until it is set.
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    use nix::sys::stat::{Mode, fchmod};
+    let socket = UnixSocket::new_stream()?;
+    if let Some(mode) = nix::libc::mode_t::try_from(mode).ok().and_then(Mode::from_bits) {
+        let _ = fchmod(&socket, mode);
+    }
+    socket.bind(path)?;
+    socket.listen(WAITING_MAX)
 }
 
 /// What a `listen` line names: `127.0.0.1:7080` or `unix:/path`.
@@ -285,5 +301,26 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sockets_file_is_at_no_moment_open_to_more_than_it_will_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mode = |path: &Path| std::fs::symlink_metadata(path).expect("a file").permissions().mode() & 0o777;
+        for wanted in [0o600, 0o660, 0o666] {
+            let path = folder.path().join(format!("{wanted:o}"));
+            let bound = bind(&path, wanted).expect("a socket");
+            assert_eq!(mode(&path) & !wanted, 0, "{:o}", mode(&path));
+            drop(bound);
+            let _listener = Listener::unix(&path, wanted).await.expect("a listener");
+            assert_eq!(mode(&path), wanted);
+        }
     }
 }
