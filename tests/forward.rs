@@ -316,6 +316,20 @@ async fn a_proxy_that_is_gone_is_a_502() {
 }
 
 #[tokio::test]
+async fn a_407_of_an_upstream_is_not_taken_for_the_proxys() {
+    let request = |agent: &Agent| format!("GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\n{}\r\n", agent.basic);
+    let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\nX-Here: 1\r\n\r\nok";
+    let agent = Agent::new(vec![Play::Answer(answer.to_owned())]).await;
+    let (passed, mut stream) = agent.send(&request(&agent)).await;
+    assert!(passed.starts_with("HTTP/1.1 407 ") && passed.contains("x-here: 1\r\n"), "{passed}");
+    assert_eq!(body(&mut stream, &passed).await, "ok");
+    // The twin has the proxy's challenge, and is not for the agent.
+    let agent = Agent::new(vec![Play::Answer(challenge("capability_invalid", 1))]).await;
+    let (refused, _) = agent.send(&request(&agent)).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+}
+
+#[tokio::test]
 async fn an_absolute_request_is_proved_and_streams() {
     let answer = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX-Here: 1\r\n\r\nok";
     let agent = Agent::new(vec![Play::Skewed(200), Play::Answer(answer.to_owned())]).await;

@@ -69,7 +69,9 @@ async fn ask(shared: &Shared, request: Request<Incoming>, target: &Target) -> Re
         *outgoing.headers_mut() = parts.headers.clone();
         outgoing.headers_mut().insert(header::PROXY_AUTHORIZATION, proved.value.clone());
         let answer = way.ask(shared, outgoing, ANSWER_WITHIN).await.map_err(|why| Refusal::unanswered(&why))?;
-        if answer.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        // An upstream may say 407 as well, but not with the proxy's challenge, which the proxy lets nobody else say.
+        let is_challenge = answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+        if !is_challenge || !respond::is_challenged(answer.headers()) {
             return Ok(answer);
         }
         again(shared, &proved, answer.headers())?;

@@ -193,12 +193,19 @@ pub(super) fn drop_own_connection(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether there is a challenge of the proxy's own.
+pub(super) fn is_challenged(headers: &HeaderMap) -> bool {
+    parameters(headers).is_some()
+}
+
+fn parameters(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::PROXY_AUTHENTICATE).iter();
+    values.find_map(|value| value.to_str().ok()?.strip_prefix("Cap "))
+}
+
 /// The `error` and `now` of the proxy's own challenge, `Cap realm="narrows", …, error="CODE", now=UNIX`.
 pub(super) fn challenge(headers: &HeaderMap) -> (Option<Code>, Option<u64>) {
-    let mut values = headers.get_all(header::PROXY_AUTHENTICATE).iter();
-    let Some(parameters) = values.find_map(|value| value.to_str().ok()?.strip_prefix("Cap ")) else {
-        return (None, None);
-    };
+    let Some(parameters) = parameters(headers) else { return (None, None) };
     let parameter = |name: &str| {
         let rest = parameters.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))?;
         Some(rest.trim_matches('"'))

@@ -196,8 +196,18 @@ async fn tcp(target: &Target) -> io::Result<Stream> {
         Some(address) => TcpStream::connect((address, target.port)).await?,
         None => TcpStream::connect((target.host.as_str(), target.port)).await?,
     };
+    if !is_as_named(target, stream.peer_addr()?) {
+        let why = "a name of this machine leads to another";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     stream.set_nodelay(true)?;
     Ok(Stream::Tcp(stream))
+}
+
+/// What is said in clear text to this machine is said to no other: `localhost` and what is below it are names, which
+/// somebody resolves.
+fn is_as_named(target: &Target, peer: SocketAddr) -> bool {
+    target.host.address().is_some() || !is_loopback(target) || peer.ip().to_canonical().is_loopback()
 }
 
 /// `localhost`, 127.0.0.0/8, `::1`, and the unspecified addresses, which reach loopback too.
@@ -323,6 +333,23 @@ mod tests {
         assert_eq!("https://proxy:7080".parse::<Upstream>().expect("an address").to_string(), "https://proxy:7080");
         for text in ["", "unix:", "https://proxy", "http://proxy", "socks5://127.0.0.1:1080", "http://u:p@h:1"] {
             assert_eq!(text.parse::<Upstream>(), Err(ParseUpstreamError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_this_machine_leads_to_no_other() {
+        let led =
+            |name: &str, to: &str| is_as_named(&Target::parse(name).expect(name), to.parse().expect("an address"));
+        for (name, to) in [
+            ("proxy.localhost:7080", "127.0.0.1:7080"),
+            ("localhost:7080", "[::1]:7080"),
+            ("proxy.test:7080", "10.0.0.1:7080"),
+            ("0.0.0.0:7080", "10.0.0.1:7080"),
+        ] {
+            assert!(led(name, to), "{name} to {to}");
+        }
+        for (name, to) in [("proxy.localhost:7080", "10.0.0.1:7080"), ("localhost:7080", "[fd00::1]:7080")] {
+            assert!(!led(name, to), "{name} to {to}");
         }
     }
 
