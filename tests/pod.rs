@@ -115,8 +115,13 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
-                        [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+        // Nothing of the machine's own is used or changed: neither its locks nor its networks.
+        let settings = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+             [network]\nnetwork_config_dir = \"{}\"\n",
+            folder.path().join("networks").display()
+        );
         fs::write(folder.path().join("containers.conf"), settings).unwrap();
         Self { env: TestEnv::new(), folder }
     }
@@ -233,8 +238,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = self.podman_allowed_to_fail(&["pod", "rm", "--force", "--time", "1", "agent"]);
-        // Mounts of images that are still there would keep the folder.
-        let _ = self.podman_allowed_to_fail(&["system", "reset", "--force"]);
     }
 }
 
