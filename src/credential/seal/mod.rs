@@ -29,9 +29,11 @@ use reader::{Piece, Reader};
 const LEARNED_MAX: usize = 8;
 /// A longer token is sealed, and not looked for: what finds it takes many times its memory.
 const LEARNED_BYTES_MAX: usize = 4 * 1024;
-/// Nor is one that overlaps itself more often: every byte of a text that repeats it would take that many steps. Some
-/// services' tokens begin with two dozen `A`; a run of one byte is no token.
-const OVERLAPS_MAX: usize = 32;
+/// Those of one answer may overlap themselves so often in all: every byte of a text that repeats them takes that many
+/// steps. Some services' tokens begin with two dozen `A`; a run of one byte is no token.
+const OVERLAPS_MAX: usize = 64;
+/// So many of one answer are made ready to be looked for, those included that then are not.
+const TRIED_MAX: usize = 4 * LEARNED_MAX;
 
 /// Takes fresh tokens out of one answer. What it gives out is as long as what it takes in, and the same wherever the
 /// parts were split.
@@ -43,6 +45,9 @@ pub struct Sealer {
     reader: Option<Reader>,
     certain: bool,
     learned: Vec<Arc<Patterns>>,
+    tried: usize,
+    /// How often those that were learned overlap themselves.
+    overlaps: usize,
     scrubbers: Vec<Scrubber>,
     ready: VecDeque<Bytes>,
 }
@@ -53,8 +58,18 @@ impl Sealer {
     pub fn new(names: Arc<TokenNames>, service: Arc<str>, format: Option<Format>, marked: bool) -> Self {
         let reader = format.map(Reader::new);
         let certain = marked || matches!(format, Some(Format::Json | Format::Form));
-        let ready = VecDeque::new();
-        Self { names, service, format, reader, certain, learned: Vec::new(), scrubbers: Vec::new(), ready }
+        Self {
+            names,
+            service,
+            format,
+            reader,
+            certain,
+            learned: Vec::new(),
+            tried: 0,
+            overlaps: 0,
+            scrubbers: Vec::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     /// Whether the body is read for members that hold tokens.
@@ -188,12 +203,15 @@ impl Sealer {
 
     /// From here on the token is looked for. One that is no secret by its form (shorter than eight bytes) is not.
     fn learn(&mut self, value: &[u8]) {
-        if self.learned.len() == LEARNED_MAX || value.len() > LEARNED_BYTES_MAX {
+        if self.learned.len() == LEARNED_MAX || self.tried == TRIED_MAX || value.len() > LEARNED_BYTES_MAX {
             return;
         }
         let Ok(secret) = Secret::new(value.to_vec()) else { return };
-        let patterns = Patterns::new(&[&secret], None, None).filter(|patterns| patterns.overlaps() <= OVERLAPS_MAX);
+        self.tried += 1;
+        let room = OVERLAPS_MAX - self.overlaps;
+        let patterns = Patterns::new(&[&secret], None, None).filter(|patterns| patterns.overlaps() <= room);
         if let Some(patterns) = patterns.map(Arc::new) {
+            self.overlaps += patterns.overlaps();
             self.scrubbers.push(Scrubber::new(Arc::clone(&patterns)));
             self.learned.push(patterns);
         }

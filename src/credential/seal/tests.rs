@@ -131,6 +131,25 @@ fn a_token_that_would_cost_too_much_to_find_is_sealed_and_not_looked_for() {
 }
 
 #[test]
+fn tokens_of_one_answer_have_a_bound_together() {
+    let of = |tokens: &[String]| {
+        let mut sealer = sealer(Format::Json);
+        for token in tokens {
+            sealer.seal_whole(token.as_bytes());
+        }
+        sealer.learned.len()
+    };
+    let run = |length: usize| format!("{}x", "a".repeat(length));
+    let random = |n: usize| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &n.to_be_bytes()));
+    assert_eq!(of(&[run(33), run(32)]), 2);
+    assert_eq!(of(&[run(33), run(34)]), 1);
+    let refused: Vec<String> = (0..TRIED_MAX).map(|n| run(100 + n)).collect();
+    assert_eq!(of(&[&refused[1..], &[random(0)]].concat()), 1);
+    assert_eq!(of(&[&refused[..], &[random(0)]].concat()), 0);
+    assert_eq!(of(&(0..20).map(random).collect::<Vec<_>>()), LEARNED_MAX);
+}
+
+#[test]
 fn a_token_that_repeats_itself_is_found_in_a_run_without_end() {
     let mut sealer = sealer(Format::Json);
     let mut given =
