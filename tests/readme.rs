@@ -14,14 +14,18 @@ use support::origin::Origin;
 
 const TOKEN: &str = "ghp_5sQv1Kc0R8mUe3TzXa7NdYb2LpWf9JhGq4o6";
 
-/// The lines of the fenced block that comes first after `heading`.
-fn block(heading: &str) -> Vec<String> {
+/// The fenced block that comes first after `heading`, or so many after it.
+fn fenced(heading: &str, number: usize) -> &'static str {
     let readme = include_str!("../README.md");
     let after = readme.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}")).1;
-    let block = after.split("```").nth(1).unwrap();
-    let lines = block.replace("\\\n", " ");
-    let lines = lines.lines().filter(|line| line.starts_with("capctl")).map(str::to_owned);
-    lines.collect()
+    after.split("```").nth(1 + 2 * number).unwrap()
+}
+
+/// The commands in the block that comes first after `heading`.
+fn block(heading: &str) -> Vec<String> {
+    let lines = fenced(heading, 0).replace("\\\n", " ");
+    let commands = lines.lines().filter(|line| line.starts_with("capctl") || line.starts_with("narrows"));
+    commands.map(str::to_owned).collect()
 }
 
 struct Newcomer {
@@ -115,4 +119,23 @@ fn handing_less_to_a_sub_agent_is_as_written() {
     }
     let run = block("### Hand less to a sub-agent").into_iter().find(|line| line.starts_with("capctl run")).unwrap();
     newcomer.types(&run).succeeded().says("capability_revoked");
+}
+
+#[test]
+fn the_sidecar_is_as_written() {
+    if program("curl").is_none() {
+        return skip("readme", "there is no curl");
+    }
+    let newcomer = Newcomer::new();
+    newcomer.five_minutes();
+    for (number, line) in block("## A sidecar beside any agent").iter().enumerate() {
+        if number == 2 {
+            let listener = fenced("## A sidecar beside any agent", 1).strip_prefix("toml").unwrap();
+            let config = newcomer.dir.path().join("home/narrows.toml");
+            std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + listener).unwrap();
+        }
+        newcomer.types(line).succeeded();
+    }
+    let env = std::fs::read_to_string(newcomer.dir.path().join("share/env")).unwrap();
+    assert!(env.contains("HTTPS_PROXY=http://127.0.0.1:7090"), "{env}");
 }
