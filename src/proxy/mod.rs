@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 
 use authenticate::Client;
 use body::Uplink;
-use door::Door;
+use door::{Door, Queue};
 use share::{Bounds, Shares};
 use turns::Turns;
 
@@ -231,6 +231,7 @@ impl std::fmt::Debug for Proxy {
 pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, drain: Drain) {
     let entrance = Arc::new(entrance);
     let door = Arc::new(Door::new(entrance.is_bound(), Arc::clone(&proxy.strangers)));
+    let mut queue = Queue::new();
     let mut swept = Instant::now();
     // Said once, not twenty times a second.
     let mut failing = false;
@@ -255,19 +256,22 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                     }
                     continue;
                 }
-                let Some(place) = door.enter(drain.running(), proxy.limits.connections_max) else {
+                let Some(place) = door.enter(&mut queue, drain.running(), proxy.limits.connections_max) else {
                     if door.may_say() {
                         tracing::warn!(%peer, "too many connections: one was closed");
                     }
                     continue;
                 };
                 let (proxy, entrance) = (Arc::clone(&proxy), Arc::clone(&entrance));
+                let stranger = Arc::downgrade(&place);
                 let client = Client { proxy, entrance, peer, place, channel: Channel::Clear };
-                if client.entrance.is_transparent() {
-                    drain.spawn(transparent::serve(client, stream, drain.clone()));
+                let task = if client.entrance.is_transparent() {
+                    drain.start(transparent::serve(client, stream, drain.clone()))
                 } else {
-                    drain.spawn(connect::serve(client, stream, drain.clone()));
-                }
+                    drain.start(connect::serve(client, stream, drain.clone()))
+                };
+                queue.push(stranger, task);
+                queue.settle().await;
             }
             Some(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
