@@ -16,8 +16,7 @@ const ASCII_PAGES: [u32; 38] = [
 /// Removes from a request what asks for an encoding: the one that the upstream gives by itself can be scanned.
 pub(super) fn ask_for_none(headers: &mut HeaderMap) {
     headers.remove(header::ACCEPT_CHARSET);
-    let asks =
-        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(7).any(|window| window == b"charset");
+    let asks = |value: &HeaderValue| value.as_bytes().windows(7).any(|window| window.eq_ignore_ascii_case(b"charset"));
     if !headers.get_all(header::ACCEPT).iter().any(asks) {
         return;
     }
@@ -52,6 +51,9 @@ fn parameter(part: &str) -> Option<&str> {
 }
 
 fn begins_with_ascii(name: &str) -> bool {
+    if name.eq_ignore_ascii_case("utf-8") {
+        return true;
+    }
     let name: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
     if OTHERS.iter().any(|other| name.starts_with(other)) {
