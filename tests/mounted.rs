@@ -201,7 +201,7 @@ fn the_agents_files_have_every_variable_and_no_credential() {
         "env",
     ]);
     let run = run.succeeded().stdout;
-    let inherited = ["PATH", "HOME", "USER", "NARROWS_HOME"];
+    let inherited = ["PATH", "HOME", "USER", "LANG", "NARROWS_HOME"];
     let names = run.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
     for name in names.filter(|name| !inherited.contains(name) && std::env::var_os(name).is_none()) {
         assert!(set.contains_key(name), "{name}");
