@@ -147,12 +147,18 @@ fn check_segments(rest: &str) -> Result<(), PathError> {
         if segment.is_empty() && segments.peek().is_some() {
             return Err(PathError::EmptySegment);
         }
-        // Some servers cut a segment's `;parameters` before they resolve dots.
-        if matches!(segment.split(';').next(), Some("." | "..")) {
+        if has_dots(segment) {
             return Err(PathError::DotSegment);
         }
     }
     Ok(())
+}
+
+/// True when some server takes the segment, or a part of it between encoded slashes, for `.` or `..`: some cut
+/// `;parameters` before they resolve dots, and some decode before that.
+fn has_dots(segment: &str) -> bool {
+    let segment = segment.to_ascii_uppercase().replace("%3B", ";");
+    segment.split("%2F").any(|part| matches!(part.split(';').next(), Some("." | "..")))
 }
 
 fn upper_case_escapes(path: &str) -> Text {
@@ -227,6 +233,8 @@ mod tests {
             "/v1/items",
             "/v1/items/",
             "/a;b=c/d",
+            "/a%3Bb/c",
+            "/...%3B",
             "/repos/acme/widgets",
             "/~me/@x:y",
             "/%C3%A9",
@@ -251,6 +259,8 @@ mod tests {
             ("/a/..", PathError::DotSegment),
             ("/a/..;x/b", PathError::DotSegment),
             ("/.;x", PathError::DotSegment),
+            ("/a/..%3Bx/b", PathError::DotSegment),
+            ("/.%3b", PathError::DotSegment),
             ("//a", PathError::EmptySegment),
             ("/a//b", PathError::EmptySegment),
             ("/a//", PathError::EmptySegment),
@@ -290,6 +300,9 @@ mod tests {
         assert_eq!(path.segments().nth(3), Some("acme%2Fwidgets"));
         assert!(!path.is_within("/api/v4/projects/acme"));
         assert_eq!(CanonicalPath::parse("/a%5Cb", EncodedSlash::Opaque), Err(PathError::Encoding));
+        for dots in ["/a/..%2Fb", "/a/x%2f..", "/a/x%2F.%3By%2Fz"] {
+            assert_eq!(CanonicalPath::parse(dots, EncodedSlash::Opaque), Err(PathError::DotSegment), "{dots}");
+        }
     }
 
     #[test]
