@@ -128,14 +128,14 @@ mod tests {
         };
         let baseline = Baseline::of(&with(1000, 500));
         let holds = |bare, journal| baseline.holds(&with(bare, journal), Path::new("baseline.json"));
-        assert!(holds(1000, 549).is_ok() && holds(1000, 551).is_err());
-        assert!(holds(1099, 500).is_ok() && holds(1101, 500).is_err());
+        assert!(holds(1000, 599).is_ok() && holds(1000, 601).is_err());
+        assert!(holds(1199, 500).is_ok() && holds(1201, 500).is_err());
     }
 
     #[test]
     fn a_request_that_costs_too_many_times_the_bare_one_fails_whatever_the_baseline_says() {
         let holds = |narrows| Baseline::of(&counted(narrows)).holds(&counted(narrows), Path::new("baseline.json"));
-        assert!(holds(1380).is_ok() && holds(1381).is_err());
+        assert!(holds(1570).is_ok() && holds(1571).is_err());
     }
 
     #[test]
