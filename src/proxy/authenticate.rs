@@ -213,7 +213,7 @@ async fn chain(
             None => verify(&capability, roots.roots(), &verifier.limits.chain).map(Arc::new),
         }
     };
-    let verified = proxy.verifying.take(work).await;
+    let verified = proxy.verifying.take(proxy.limits.authenticate, work).await;
     let verified = verified.ok_or_else(|| Challenge::new(Code::Overloaded, "no chain can be verified"))?;
     let verified = verified.map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
     proxy.verified.insert(snapshot.roots_epoch(), Arc::clone(&verified), now);

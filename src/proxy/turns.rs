@@ -5,6 +5,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -20,11 +21,15 @@ impl Turns {
         Self(Arc::new(Semaphore::new(turns)))
     }
 
-    /// Does the work when there is a turn for it; `None` when it panicked.
+    /// Does the work when there is a turn for it; `None` when there was none within this time, or the work panicked.
     ///
     /// The turn is the work's own: whoever stops waiting for work that runs does not give it back.
-    pub(super) async fn take<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+    pub(super) async fn take<T: Send + 'static>(
+        &self,
+        within: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = tokio::time::timeout(within, Arc::clone(&self.0).acquire_owned()).await.ok()?.ok()?;
         let work = move || {
             let _turn = turn;
             work()
@@ -40,6 +45,8 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_mins(1);
+
     #[tokio::test]
     async fn no_more_run_at_once_than_there_are_turns_and_all_run_in_the_end() {
         let turns = Arc::new(Turns::of(2));
@@ -54,7 +61,7 @@ mod tests {
                         running.fetch_sub(1, Ordering::SeqCst);
                         number
                     };
-                    turns.take(work).await
+                    turns.take(LONG, work).await
                 })
             })
             .collect();
@@ -67,19 +74,20 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_gives_its_turn_back() {
         let turns = Turns::of(1);
-        assert_eq!(turns.take(|| assert_eq!(1, 2, "on purpose")).await, None);
-        assert_eq!(turns.take(|| 3).await, Some(3));
+        assert_eq!(turns.take(LONG, || assert_eq!(1, 2, "on purpose")).await, None);
+        assert_eq!(turns.take(LONG, || 3).await, Some(3));
     }
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_any_more_keeps_its_turn() {
         let turns = Turns::of(1);
         let (go_on, wait) = mpsc::channel::<()>();
-        let abandoned = turns.take(move || wait.recv());
+        let abandoned = turns.take(LONG, move || wait.recv());
         // Begun, and dropped.
         assert!(futures_util::FutureExt::now_or_never(abandoned).is_none());
         assert_eq!(turns.0.available_permits(), 0);
+        assert_eq!(turns.take(Duration::from_millis(1), || 3).await, None, "nobody waits for ever");
         drop(go_on);
-        assert_eq!(turns.take(|| 3).await, Some(3));
+        assert_eq!(turns.take(LONG, || 3).await, Some(3));
     }
 }
