@@ -364,6 +364,16 @@ pub fn claimed_holder(capability: &Capability) -> Result<PublicKey, InvalidCapab
     statements.holder.ok_or(InvalidCapability::Holder)
 }
 
+/// The authority block that a capability claims to come from, before any signature is checked: for sharing what is scarce
+/// among those who ask, and for nothing else.
+///
+/// # Errors
+/// [`InvalidCapability`] when the container does not hold.
+pub fn claimed_authority(capability: &Capability) -> Result<BlockId, InvalidCapability> {
+    let container = Container::decode(capability)?;
+    container.blocks().next().map(|authority| authority.id).ok_or(InvalidCapability::Malformed)
+}
+
 /// Verifies a capability: its encoding, every signature, the holder rule, the vocabulary, and compiles its caveats.
 ///
 /// Bounds come before signatures, and signatures before anything that costs more than its bytes.

@@ -17,7 +17,7 @@ use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
     Account, Block, BlockId, Capability, Context, Credentials, ProofError, Proven, PublicKey, Purpose, Verified,
-    claimed_holder, verify,
+    claimed_authority, claimed_holder, verify,
 };
 use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
@@ -197,13 +197,16 @@ fn prove(
 /// Verifies the chain, and remembers it for the next CONNECT under these roots.
 ///
 /// The longest chains take milliseconds, and a holder can make as many as it likes. So it is done beside the threads
-/// that serve requests (`turns`).
+/// that serve requests, and by turns of authorities (`turns`): who makes many waits behind themselves. A claim costs one
+/// signature to refuse, so that claiming many authorities gains little.
 async fn chain(
     proxy: &Arc<Proxy>,
     snapshot: &Arc<Snapshot>,
     capability: Capability,
     now: UnixSeconds,
 ) -> Result<Arc<Verified>, Challenge> {
+    let claimed = claimed_authority(&capability)
+        .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
     let (verifier, roots) = (Arc::clone(proxy), Arc::clone(snapshot));
     let work = move || {
         let epoch = roots.roots_epoch();
@@ -213,7 +216,7 @@ async fn chain(
             None => verify(&capability, roots.roots(), &verifier.limits.chain).map(Arc::new),
         }
     };
-    let verified = proxy.verifying.take(proxy.limits.authenticate, work).await;
+    let verified = proxy.verifying.take(claimed, proxy.limits.authenticate, work).await;
     let verified = verified.ok_or_else(|| Challenge::new(Code::Overloaded, "no chain can be verified"))?;
     let verified = verified.map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
     proxy.verified.insert(snapshot.roots_epoch(), Arc::clone(&verified), now);

@@ -57,7 +57,7 @@ use share::{Bounds, Shares};
 use turns::Turns;
 
 use crate::audit::Journal;
-use crate::capability::{Ledger, ReplayCache, VerifiedCache, verify};
+use crate::capability::{InvalidCapability, Ledger, ReplayCache, Verified, VerifiedCache, verify};
 use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
 use crate::net::dial::Dialer;
@@ -112,8 +112,8 @@ pub struct Proxy {
     pub ledger: Ledger,
     pool: Pool<Uplink>,
     verified: VerifiedCache,
-    /// Turns at verifying a chain.
-    verifying: Turns,
+    /// Turns at verifying a chain, by the authority block that it claims.
+    verifying: Turns<Result<Arc<Verified>, InvalidCapability>>,
     replay: ReplayCache,
     shares: Shares,
     /// Connections on which nobody has authenticated yet.
@@ -146,6 +146,7 @@ impl Proxy {
             requests: limits.authority_requests_max.unwrap_or((journal.in_flight_max() / 2).max(1)),
             large: (journal.large_in_flight_max() / 2).max(1),
         });
+        let verifying = Turns::new(limits.connections_max);
         Arc::new(Self {
             audience,
             limits,
@@ -157,7 +158,7 @@ impl Proxy {
             ledger: Ledger::new(),
             pool: Pool::default(),
             verified: VerifiedCache::new(),
-            verifying: Turns::new(),
+            verifying,
             replay: ReplayCache::new(),
             shares,
             strangers: Arc::default(),
