@@ -1,14 +1,18 @@
 //! One authority that takes what it can beside another that asks at a steady rate.
 //!
 //! Each abuser offers so much work a second and no more: a proxy on one core that is asked for more than a core can do
-//! makes everybody wait, and that would say nothing of how it shares.
+//! makes everybody wait, and that would say nothing of how it shares. It has a thread and an origin of its own, so that what
+//! the victim waits for is the proxy alone, as far as the system lets threads take turns on the core that they share.
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::rc::Rc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,7 +20,7 @@ use crate::home::{Agent, Deep, Shape};
 use crate::load::route::{H2, Route};
 use crate::load::{Figures, Settings, bulk, paced};
 use crate::rows::{Row, Running, Stage};
-use crate::stage::HOST;
+use crate::stage::BULK_HOST;
 use crate::table;
 
 /// What an abuser does over and over.
@@ -34,8 +38,10 @@ enum Abuse {
     Requests,
     /// A request, each a stream of one connection of HTTP/2
     Streams,
-    /// An upload of 4 MiB
+    /// An upload of 4 MiB, on one of sixteen connections
     Uploads,
+    /// A download of 4 MiB, likewise
+    Downloads,
 }
 
 /// Who, and how much.
@@ -61,7 +67,7 @@ pub(crate) struct Args {
 const VICTIM_CONNECTIONS: usize = 8;
 /// How many an abuser has under way: a proxy that is behind is not given more.
 const WORKERS: usize = 16;
-const UPLOAD_BYTES: u64 = 4 << 20;
+const BULK_BYTES: u64 = 4 << 20;
 /// As many as a capability may have.
 const BLOCKS: u8 = 33;
 
@@ -70,7 +76,7 @@ impl Abuse {
     const fn rate(self) -> f64 {
         match self {
             Self::None => 0.0,
-            Self::Uploads => 100.0,
+            Self::Uploads | Self::Downloads => 100.0,
             Self::Tunnels | Self::Names => 800.0,
             Self::Chains => 100.0,
             Self::Requests | Self::Streams => 8000.0,
@@ -108,19 +114,39 @@ async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figur
     let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: 0 };
     let victim = Rc::new(Route::new(&running, false)?);
     let connections = paced::opened(&victim, VICTIM_CONNECTIONS).await?;
-    let local = LocalSet::new();
-    let figures = local.run_until(async {
-        let abusing = tokio::task::spawn_local(abuse_of(abuse, agents, Rc::clone(&running)));
-        tokio::task::yield_now().await;
-        let figures = paced::offer(&running, settings, &victim, connections, args.rate).await;
-        if abusing.is_finished() && abuse != Abuse::None {
-            abusing.await??;
-            anyhow::bail!("the abuser gave up");
-        }
-        abusing.abort();
-        figures
-    });
-    figures.await
+    let abuser = Abuser::start(abuse, agents, running.elsewhere());
+    let figures = paced::offer(&running, settings, &victim, connections, args.rate).await;
+    abuser.stop()?;
+    figures
+}
+
+/// Abuses on a thread of its own.
+struct Abuser {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Abuser {
+    fn start(abuse: Abuse, agents: Vec<Agent>, running: Running) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                tokio::select! {
+                    gave_up = abuse_of(abuse, agents, Rc::new(running)) => gave_up.and_then(|()| bail!("it gave up")),
+                    _ = stopped => Ok(()),
+                }
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// An error, when it did not abuse to the end.
+    fn stop(self) -> anyhow::Result<()> {
+        // Where it has ended, nobody hears this.
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| anyhow!("the abuser panicked"))?.context("the abuser")
+    }
 }
 
 /// The abuser's, who is not the victim. To make a long chain takes longer than to verify it, and would keep the victim's
@@ -139,7 +165,7 @@ fn agents(args: &Args, abuse: Abuse, running: &Running) -> anyhow::Result<Vec<Ag
     (0..count).map(|_| deep.fresh()).collect()
 }
 
-/// Goes on until it is stopped; an error, when the proxy refuses it.
+/// Goes on until it is dropped; an error, when the proxy refuses it.
 async fn abuse_of(abuse: Abuse, mut agents: Vec<Agent>, running: Rc<Running>) -> anyhow::Result<()> {
     let route = match agents.pop() {
         Some(agent) => Route::of(&running, agent)?,
@@ -147,10 +173,13 @@ async fn abuse_of(abuse: Abuse, mut agents: Vec<Agent>, running: Rc<Running>) ->
     };
     let route = Rc::new(route);
     let agents = Rc::new(RefCell::new(agents));
-    let shared = if abuse == Abuse::Streams { Some(route.h2(HOST).await?) } else { None };
+    let shared = if abuse == Abuse::Streams { Some(route.h2(BULK_HOST).await?) } else { None };
     let every = Duration::from_secs_f64(WORKERS as f64 / abuse.rate().max(1.0));
+    if abuse == Abuse::None {
+        return pending().await;
+    }
     let local = LocalSet::new();
-    let workers: Vec<_> = (0..if abuse == Abuse::None { 0 } else { WORKERS })
+    let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
             let worker =
                 Worker { number, route: Rc::clone(&route), running: Rc::clone(&running), agents: Rc::clone(&agents) };
@@ -176,22 +205,23 @@ impl Worker {
     async fn work(self, abuse: Abuse, every: Duration, mut shared: Option<H2>) -> anyhow::Result<()> {
         let authorization = self.route.authorization();
         let mut kept = match abuse {
-            Abuse::Requests | Abuse::Uploads => Some(self.route.h1(HOST).await?),
+            Abuse::Requests | Abuse::Uploads | Abuse::Downloads => Some(self.route.h1(BULK_HOST).await?),
             _ => None,
         };
         let mut due = Instant::now() + every.mul_f64(self.number as f64 / WORKERS as f64);
         for turn in 0_usize.. {
             sleep_until(due).await;
             match (abuse, &mut kept, &mut shared) {
-                (Abuse::Requests, Some(kept), _) => kept.ask(HOST, &authorization).await?,
-                (Abuse::Uploads, Some(kept), _) => bulk::up(kept, &self.route, UPLOAD_BYTES).await?,
-                (Abuse::Streams, _, Some(shared)) => shared.ask(&authorization).await?,
+                (Abuse::Requests, Some(kept), _) => kept.ask(BULK_HOST, &authorization).await?,
+                (Abuse::Uploads, Some(kept), _) => bulk::up(kept, BULK_HOST, &authorization, BULK_BYTES).await?,
+                (Abuse::Downloads, Some(kept), _) => bulk::down(kept, BULK_HOST, &authorization, BULK_BYTES).await?,
+                (Abuse::Streams, _, Some(shared)) => shared.ask(BULK_HOST, &authorization).await?,
                 (Abuse::Names, ..) => drop(self.route.h1(&format!("w{}-{turn}.acme.test", self.number)).await?),
                 (Abuse::Chains, ..) => {
                     let agent = self.agents.borrow_mut().pop().context("more chains were wanted than made")?;
-                    drop(Route::of(&self.running, agent)?.h1(HOST).await?);
+                    drop(Route::of(&self.running, agent)?.h1(BULK_HOST).await?);
                 }
-                _ => drop(self.route.h1(HOST).await?),
+                _ => drop(self.route.h1(BULK_HOST).await?),
             }
             due = (due + every).max(Instant::now());
         }

@@ -13,7 +13,7 @@ use narrows::clock::UnixSeconds;
 use narrows::credential::Secret;
 use narrows::store::{Home, SecretStore, ca::Ca, keys, random};
 
-use crate::stage::{self, COLD_NAMES, HOST, INJECTED, ORIGIN, cold_name, private};
+use crate::stage::{self, BULK_HOST, COLD_NAMES, HOST, INJECTED, ORIGIN, cold_name, private};
 
 /// How much of everything there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +39,16 @@ impl Default for Shape {
 }
 
 /// Writes a home of this shape, and makes the credentials of an agent of it.
-pub(crate) fn write(folder: &Path, at: &Path, origin: SocketAddr, shape: &Shape) -> anyhow::Result<Agent> {
+pub(crate) fn write(folder: &Path, at: &Path, origins: [SocketAddr; 2], shape: &Shape) -> anyhow::Result<Agent> {
     let home = Home::at(at)?;
     home.create()?;
     let now = UnixSeconds::now();
     Ca::create(&home, &[], now)?;
     let (root, _) = keys::create_root(&home)?;
     let names = (0..COLD_NAMES).map(cold_name).chain([HOST.to_owned()]);
-    let dials: Vec<String> = names.map(|name| format!("'{name}:443' = '{origin}'")).collect();
+    let [origin, bulk] = origins;
+    let dials = names.map(|name| (name, origin)).chain([(BULK_HOST.to_owned(), bulk)]);
+    let dials: Vec<String> = dials.map(|(name, at)| format!("'{name}:443' = '{at}'")).collect();
     let mut config = format!(
         "listen = '127.0.0.1:0'\nadmin = 'off'\n[roots]\n1 = '{root}'\n[limits]\nhops_max = 32\n\
          connections_max = {connections_max}\nauthority_tunnels_max = {connections_max}\n[journal]\nin_flight_max = {in_flight_max}\n[upstream]\nextra_ca = '{ca}'\nconnect_to = {{ {dials} }}\n",

@@ -15,6 +15,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// The name that every request but the cold ones is for.
 pub(crate) const HOST: &str = "api.acme.test";
+/// The name that whoever takes what they can asks for, at an origin of its own: else others would wait for the origin.
+pub(crate) const BULK_HOST: &str = "bulk.acme.test";
 /// What the origin insists on.
 pub(crate) const INJECTED: &str = "Bearer INJECTED";
 /// What a client sends where a proxy is to inject.
@@ -34,6 +36,8 @@ pub(crate) struct Origins {
     pub(crate) h1: SocketAddr,
     /// HTTP/2 too.
     pub(crate) h2: SocketAddr,
+    /// That of [`BULK_HOST`].
+    pub(crate) bulk: SocketAddr,
 }
 
 impl Origins {

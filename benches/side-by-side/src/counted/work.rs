@@ -83,7 +83,7 @@ impl Client {
             Work::Http2 => {
                 for _ in 0..times {
                     if let Some(connection) = &mut self.http2 {
-                        connection.ask(&authorization).await?;
+                        connection.ask(HOST, &authorization).await?;
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 
@@ -52,13 +52,18 @@ pub(crate) async fn carry(running: &Rc<Running>, settings: Settings, way: Way, b
 
 async fn one(connection: &mut H1, route: &Route, way: Way, bytes: u64) -> anyhow::Result<()> {
     match way {
-        Way::Down => down(connection, route, bytes).await,
-        Way::Up => up(connection, route, bytes).await,
+        Way::Down => down(connection, HOST, &route.authorization(), bytes).await,
+        Way::Up => up(connection, HOST, &route.authorization(), bytes).await,
     }
 }
 
-async fn down(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<()> {
-    let request = get(&format!("https://{HOST}/v1/items/bytes/{bytes}"), &route.authorization())?;
+pub(crate) async fn down(
+    connection: &mut H1,
+    host: &str,
+    authorization: &HeaderValue,
+    bytes: u64,
+) -> anyhow::Result<()> {
+    let request = get(&format!("https://{host}/v1/items/bytes/{bytes}"), authorization)?;
     let mut body = connection.send(request).await?.into_body();
     let mut came = 0;
     while let Some(frame) = body.frame().await {
@@ -68,11 +73,16 @@ async fn down(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<
     Ok(())
 }
 
-pub(crate) async fn up(connection: &mut H1, route: &Route, bytes: u64) -> anyhow::Result<()> {
+pub(crate) async fn up(
+    connection: &mut H1,
+    host: &str,
+    authorization: &HeaderValue,
+    bytes: u64,
+) -> anyhow::Result<()> {
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("https://{HOST}/v1/items/sink"))
-        .header(AUTHORIZATION, route.authorization())
+        .uri(format!("https://{host}/v1/items/sink"))
+        .header(AUTHORIZATION, authorization)
         .body(body::repeated(bytes))?;
     let answer = connection.send(request).await?.into_body().collect().await?.to_bytes();
     ensure!(answer == bytes.to_string(), "the origin got other than {bytes} bytes");

@@ -54,7 +54,7 @@ async fn ask_h1(mut connection: H1, authorization: HeaderValue, window: Rc<Windo
 async fn ask_h2(mut connection: H2, authorization: HeaderValue, window: Rc<Window>) -> anyhow::Result<()> {
     while !window.is_over() {
         let since = Instant::now();
-        connection.ask(&authorization).await?;
+        connection.ask(HOST, &authorization).await?;
         window.count(since);
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::body::{self, AnyBody};
 use crate::home::Agent;
 use crate::origin::ANSWER;
 use crate::rows::Running;
-use crate::stage::{self, HOST, INJECTED, PLACEHOLDER};
+use crate::stage::{self, INJECTED, PLACEHOLDER};
 
 /// The longest answer to a CONNECT.
 const HEAD_BYTES_MAX: usize = 4096;
@@ -144,9 +144,9 @@ pub(crate) struct H2(http2::SendRequest<AnyBody>);
 
 impl H2 {
     /// The same as [`H1::ask`].
-    pub(crate) async fn ask(&mut self, authorization: &HeaderValue) -> anyhow::Result<()> {
+    pub(crate) async fn ask(&mut self, host: &str, authorization: &HeaderValue) -> anyhow::Result<()> {
         self.0.ready().await?;
-        let request = get(&format!("https://{HOST}/v1/items/7"), authorization)?;
+        let request = get(&format!("https://{host}/v1/items/7"), authorization)?;
         expected(ok(self.0.send_request(request).await?)?).await
     }
 }

@@ -28,13 +28,18 @@ struct Bare {
 }
 
 /// Serves until the process ends; with `h2`, the origin is asked over HTTP/2.
-pub(crate) async fn serve(folder: &Path, origin: SocketAddr, h2: bool, listener: TcpListener) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    folder: &Path,
+    origins: [SocketAddr; 2],
+    h2: bool,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
     let mut config = stage::proxy_tls(folder).context("the leaf")?;
     config.alpn_protocols = stage::alpn(true);
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .http2_only(h2)
-        .build(ToOrigin::new(folder, origin, h2)?);
+        .build(ToOrigin::new(folder, origins, h2)?);
     let bare = Bare { tls: Arc::new(config).into(), client };
     loop {
         let (stream, _) = listener.accept().await?;

@@ -18,26 +18,28 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
-use crate::stage::{self, ORIGIN};
+use crate::stage::{self, BULK_HOST, ORIGIN};
 
 /// Dials the origin for every name, and verifies it for that name.
 #[derive(Clone)]
 pub(crate) struct ToOrigin {
-    origin: SocketAddr,
+    /// The usual one, and that of [`BULK_HOST`].
+    origins: [SocketAddr; 2],
     tls: TlsConnector,
 }
 
 impl ToOrigin {
-    pub(crate) fn new(folder: &Path, origin: SocketAddr, h2: bool) -> anyhow::Result<Self> {
+    pub(crate) fn new(folder: &Path, origins: [SocketAddr; 2], h2: bool) -> anyhow::Result<Self> {
         let mut config = stage::client_tls(&stage::ca_file(folder, ORIGIN))?;
         config.alpn_protocols = stage::alpn(h2);
-        Ok(Self { origin, tls: Arc::new(config).into() })
+        Ok(Self { origins, tls: Arc::new(config).into() })
     }
 
     async fn connect(self, uri: Uri) -> io::Result<Upstream> {
         let host = uri.host().unwrap_or_default().to_owned();
+        let origin = self.origins[usize::from(host == BULK_HOST)];
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let stream = TcpStream::connect(self.origin).await?;
+        let stream = TcpStream::connect(origin).await?;
         stream.set_nodelay(true)?;
         Ok(Upstream(TokioIo::new(self.tls.connect(name, stream).await?)))
     }

@@ -32,7 +32,7 @@ pub(crate) async fn serve(folder: &Path, origin: SocketAddr, listener: TcpListen
     let proxy = Proxy::builder()
         .with_listener(listener)
         .with_ca(ca)
-        .with_http_connector(ToOrigin::new(folder, origin, false)?)
+        .with_http_connector(ToOrigin::new(folder, [origin; 2], false)?)
         .with_http_handler(Inject)
         .build()?;
     Ok(proxy.start().await?)

@@ -62,7 +62,7 @@ pub(crate) struct Stage {
     /// Each start of Narrows gets a home of its own.
     homes: Cell<usize>,
     /// Alive as long as the stage is.
-    _origin: [Process; 2],
+    _origin: [Process; 3],
 }
 
 impl Stage {
@@ -76,9 +76,9 @@ impl Stage {
             arguments.extend(h2.then(|| "--h2".into()));
             Process::part(cores.load, cores, &arguments)
         };
-        let (h1, h2) = (start(false)?, start(true)?);
-        let origins = Origins { h1: h1.address, h2: h2.address };
-        Ok(Self { folder, cores, origins, homes: Cell::new(0), _origin: [h1, h2] })
+        let (h1, h2, bulk) = (start(false)?, start(true)?, start(false)?);
+        let origins = Origins { h1: h1.address, h2: h2.address, bulk: bulk.address };
+        Ok(Self { folder, cores, origins, homes: Cell::new(0), _origin: [h1, h2, bulk] })
     }
 
     fn home(&self) -> PathBuf {
@@ -91,6 +91,7 @@ impl Stage {
 pub(crate) struct Running {
     pub(crate) row: Row,
     process: Option<Process>,
+    proxy: Option<SocketAddr>,
     /// Whom the client has to trust.
     pub(crate) ca: PathBuf,
     /// Who proves itself at each CONNECT, where that is asked for.
@@ -103,7 +104,17 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn proxy(&self) -> Option<SocketAddr> {
-        self.process.as_ref().map(|process| process.address)
+        self.proxy
+    }
+
+    /// The same for another thread, without an agent of its own. It has to be let go of before the first is.
+    pub(crate) fn elsewhere(&self) -> Self {
+        let Self { row, proxy, origin, port, .. } = *self;
+        Self { row, process: None, proxy, ca: self.ca.clone(), agent: None, origin, port }
+    }
+
+    fn with(self, process: Process) -> Self {
+        Self { proxy: Some(process.address), process: Some(process), ..self }
     }
 
     /// Begins or ends a count.
@@ -157,13 +168,15 @@ impl Row {
         // Whoever only carries bytes lets the client choose.
         let origin = stage.origins.offering(h2 || !self.injects());
         let ca = stage::ca_file(folder, if self.injects() { PROXY } else { ORIGIN });
-        let running = Running { row: self, process: None, ca, agent: None, origin, port: 443 };
+        let running = Running { row: self, process: None, proxy: None, ca, agent: None, origin, port: 443 };
         let to = || origin.to_string().into();
         let arguments = match self {
             Self::Direct => return Ok(running),
             Self::Tunnel => vec!["tunnel".into(), to()],
-            Self::Bare => vec!["bare".into(), folder.into(), to()],
-            Self::BareH2 => vec!["bare".into(), folder.into(), to(), "--h2".into()],
+            Self::Bare => vec!["bare".into(), folder.into(), to(), stage.origins.bulk.to_string().into()],
+            Self::BareH2 => {
+                vec!["bare".into(), folder.into(), to(), stage.origins.bulk.to_string().into(), "--h2".into()]
+            }
             #[cfg(feature = "hudsucker")]
             Self::Hudsucker => vec!["hudsucker".into(), folder.into(), to()],
             Self::Narrows | Self::NarrowsH2 => return start_narrows(stage, tool, shape, running),
@@ -174,27 +187,25 @@ impl Row {
             }
             Self::Mitmproxy => return start_external(stage, running, external::mitmproxy),
         };
-        Ok(Running { process: Some(part(tool, stage, arguments)?), ..running })
+        Ok(running.with(part(tool, stage, arguments)?))
     }
 }
 
 fn start_narrows(stage: &Stage, tool: &[OsString], shape: &Shape, mut running: Running) -> anyhow::Result<Running> {
     let home = stage.home();
-    running.agent = Some(home::write(stage.folder.path(), &home, running.origin, shape)?);
+    running.agent = Some(home::write(stage.folder.path(), &home, [running.origin, stage.origins.bulk], shape)?);
     running.ca = home.join("ca.pem");
-    running.process = Some(part(tool, stage, vec!["narrows".into(), home.into()])?);
-    Ok(running)
+    Ok(running.with(part(tool, stage, vec!["narrows".into(), home.into()])?))
 }
 
 fn start_external(
     stage: &Stage,
-    mut running: Running,
+    running: Running,
     command: fn(&Parts<'_>) -> anyhow::Result<Command>,
 ) -> anyhow::Result<Running> {
     let parts = Parts::new(stage.folder.path(), &running.row.name(), running.origin)?;
     let command = command(&parts)?;
-    running.process = Some(Process::other(stage.cores.proxy, stage.cores, command, parts.listen)?);
-    Ok(running)
+    Ok(running.with(Process::other(stage.cores.proxy, stage.cores, command, parts.listen)?))
 }
 
 fn part(tool: &[OsString], stage: &Stage, mut arguments: Vec<OsString>) -> anyhow::Result<Process> {

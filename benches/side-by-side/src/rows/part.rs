@@ -28,6 +28,7 @@ pub(crate) enum Part {
     Bare {
         folder: PathBuf,
         origin: SocketAddr,
+        bulk: SocketAddr,
         #[arg(long)]
         h2: bool,
     },
@@ -80,7 +81,7 @@ impl Part {
         match self {
             Self::Origin { folder, h2 } => origin::serve(&folder, h2, listener).await,
             Self::Tunnel { origin } => tunnel::serve(origin, listener).await,
-            Self::Bare { folder, origin, h2 } => bare::serve(&folder, origin, h2, listener).await,
+            Self::Bare { folder, origin, bulk, h2 } => bare::serve(&folder, [origin, bulk], h2, listener).await,
             #[cfg(feature = "hudsucker")]
             Self::Hudsucker { folder, origin } => hudsucker::serve(&folder, origin, listener).await,
             Self::Narrows { .. } | Self::Authorize { .. } | Self::Verify { .. } => Ok(()),
