@@ -34,14 +34,18 @@ impl Vitals {
         TICK * ticks
     }
 
-    /// Fails when the process works although nothing is asked of it. A window is needed to see that; a loop would fill it.
+    /// Fails when the process does not come to rest although nothing is asked of it any more: it may work off what came,
+    /// for some windows; a loop would fill them all.
     #[track_caller]
     pub(crate) fn assert_idle(self, what: &str) {
         const WINDOW: Duration = Duration::from_millis(200);
-        let before = self.cpu();
-        std::thread::sleep(WINDOW);
-        let used = self.cpu().saturating_sub(before);
-        assert!(used < WINDOW / 4, "{what}: {used:?} of processor time in {WINDOW:?} with nothing to do");
+        const WINDOWS: u32 = 10;
+        let rests = || {
+            let before = self.cpu();
+            std::thread::sleep(WINDOW);
+            self.cpu().saturating_sub(before) < WINDOW / 4
+        };
+        assert!((0..WINDOWS).any(|_| rests()), "{what}: it works on with nothing to do");
     }
 
     fn status(self, field: &str) -> u64 {
