@@ -60,9 +60,9 @@ pub struct PoolKey {
     pub scheme: Scheme,
     /// The one destination.
     pub target: Target,
-    /// The authority block of whoever asks: nobody waits for, or is cut off with, what another authority does on a
-    /// shared connection.
-    pub authority: BlockId,
+    /// The block that named the holder who asks: nobody waits for, is cut off with, or is given an answer to, what another
+    /// does on a shared connection; not another agent of the same person, either.
+    pub holder: BlockId,
     /// Whether a service names the host exactly: private addresses are open to such a service alone.
     pub named: bool,
     /// The credential's name; `None` for none.
@@ -316,15 +316,8 @@ mod tests {
 
     fn key(credential: Option<&str>) -> PoolKey {
         let target = Target::parse("api.test:443").expect("a target");
-        let (named, authority) = (false, BlockId([0; 32]));
-        PoolKey {
-            scheme: Scheme::Https,
-            target,
-            named,
-            authority,
-            credential: credential.map(Arc::from),
-            trust_epoch: 0,
-        }
+        let (named, holder) = (false, BlockId([0; 32]));
+        PoolKey { scheme: Scheme::Https, target, named, holder, credential: credential.map(Arc::from), trust_epoch: 0 }
     }
 
     async fn connection() -> (Connection<Full<Bytes>>, DuplexStream) {
@@ -343,7 +336,7 @@ mod tests {
             key(None),
             PoolKey { trust_epoch: 1, ..alice.clone() },
             PoolKey { named: true, ..alice.clone() },
-            PoolKey { authority: BlockId([1; 32]), ..alice.clone() },
+            PoolKey { holder: BlockId([1; 32]), ..alice.clone() },
         ];
         for other in others {
             assert!(pool.shelf(&other).take().await.is_none(), "{other:?}");

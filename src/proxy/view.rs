@@ -12,7 +12,7 @@ use super::body::Uplink;
 use super::inbound::Served;
 use super::live::Snapshot;
 use super::metrics::ServiceSeries;
-use crate::capability::{Block, BlockId};
+use crate::capability::BlockId;
 use crate::net::pool::{PoolKey, Shelf};
 use crate::request::{Scheme, Target};
 use crate::service::Scrubbing;
@@ -25,7 +25,7 @@ pub(super) struct View {
     named: bool,
     /// How its answers are scrubbed.
     scrubbing: Option<Scrubbing>,
-    /// Connections to the destination that were made for the same authority and credential.
+    /// Connections to the destination that were made for the same holder and credential.
     shelf: Arc<Shelf<Uplink>>,
     /// The destination as the upstream reads it; always there, for a canonical target is plain ASCII.
     host: Option<HeaderValue>,
@@ -41,7 +41,7 @@ impl View {
             scheme,
             target: target.clone(),
             named: matches!(served, Served::Named { exact: true, .. }),
-            authority: who.verified.blocks().first().map_or(BlockId([0; 32]), Block::id),
+            holder: who.verified.holders().last().map_or(BlockId([0; 32]), |hop| hop.block),
             credential: served.credential().map(|name| Arc::from(name.as_str())),
             trust_epoch: snapshot.trust_epoch(),
         };

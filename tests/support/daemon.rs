@@ -283,6 +283,18 @@ inject = "Authorization: Bearer {secret}""#,
         holder
     }
 
+    /// A new holder, to whom `by` has delegated all it has.
+    #[track_caller]
+    pub(crate) fn delegate(&self, by: &Holder, name: &str) -> Holder {
+        let holder = self.holder(name);
+        let public = run(self.command().args(["key", "new"]).arg(&holder.key), b"").succeeded().stdout;
+        let mut attenuate = self.command();
+        attenuate.arg("attenuate").arg("--cap").arg(&by.capability).arg("--key").arg(&by.key);
+        attenuate.args(["--to", public.trim(), "--name", name, "--out"]).arg(&holder.capability);
+        run(&mut attenuate, b"").succeeded();
+        holder
+    }
+
     fn holder(&self, name: &str) -> Holder {
         Holder { capability: self.file(&format!("{name}.cap")), key: self.file(&format!("{name}.key")) }
     }

@@ -210,6 +210,23 @@ fn no_connection_is_shared_by_two_agents() {
     assert_eq!(requests, [2, 2]);
 }
 
+/// What a late second answer is for: the next who uses the connection. Two sub-agents of one person are two agents.
+#[test]
+fn no_connection_is_shared_by_two_holders_below_one_authority() {
+    let one = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let again = [Step::Head, Step::Send(one.into())];
+    let world = World::raw([&again[..], &again, &again, &[Step::UntilClosed]].concat());
+    let sub_agents = ["one", "two"].map(|name| {
+        let holder = world.env.delegate(&world.holder, name);
+        Agent::new(&world.env, &world.daemon, Some(&holder.presentation()))
+    });
+    for agent in [&sub_agents[0], &sub_agents[1], &world.agent, &sub_agents[0], &sub_agents[1]] {
+        assert_eq!(agent.get(HOST, "/v1/items").text(), "ok");
+    }
+    let requests: Vec<_> = world.origin.read().iter().map(|read| read.matches("GET ").count()).collect();
+    assert_eq!(requests, [2, 2, 1]);
+}
+
 #[test]
 fn trailers_of_an_answer_neither_frame_nor_set() {
     let fields = "Set-Cookie: a=b\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\nProxy-Authenticate: Basic\r\n\
