@@ -25,7 +25,7 @@ pub enum PathError {
     /// Does not start with `/`.
     #[error("the path does not start with a slash")]
     NotAbsolute,
-    /// `.`, `..`, or either before a `;`.
+    /// `.`, `..`, or either before what some server cuts.
     #[error("the path has a dot segment")]
     DotSegment,
     /// `//`.
@@ -37,7 +37,7 @@ pub enum PathError {
     /// `%` without two hexadecimal digits.
     #[error("the path has a broken percent-encoding")]
     Escape,
-    /// An encoded separator, percent sign, control or unreserved character.
+    /// An encoded separator, percent sign, control or unreserved character, or bytes that are not UTF-8.
     #[error("the path percent-encodes a character that changes its meaning")]
     Encoding,
 }
@@ -63,6 +63,7 @@ impl CanonicalPath {
         }
         let rest = path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
         check_bytes(path.as_bytes(), encoded_slash)?;
+        check_text(path)?;
         check_segments(rest)?;
         Ok(Self(upper_case_escapes(path)))
     }
@@ -141,6 +142,11 @@ fn check_escape(digits: Option<&[u8]>, encoded_slash: EncodedSlash) -> Result<()
     }
 }
 
+/// What escapes stand for is UTF-8: in an overlong form a lax decoder finds a dot or a slash.
+fn check_text(path: &str) -> Result<(), PathError> {
+    percent_encoding::percent_decode_str(path).decode_utf8().map_or(Err(PathError::Encoding), |_| Ok(()))
+}
+
 fn check_segments(rest: &str) -> Result<(), PathError> {
     let mut segments = rest.split('/').peekable();
     while let Some(segment) = segments.next() {
@@ -154,11 +160,15 @@ fn check_segments(rest: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// True when some server takes the segment for `.` or `..`: some cut `;parameters` before they resolve dots, and some
-/// decode before that.
+/// True when some server takes the segment for `.` or `..`: some cut `;parameters` before they resolve dots, some decode
+/// before that and cut a query, a fragment or trailing space.
 fn has_dots(segment: &str) -> bool {
-    let segment = segment.replace("%3B", ";").replace("%3b", ";");
-    matches!(segment.split(';').next(), Some("." | ".."))
+    const ENDS: [&str; 5] = [";", "%3B", "%3F", "%23", "%20"];
+    let starts = |rest: &str, end: &str| rest.get(..end.len()).is_some_and(|start| start.eq_ignore_ascii_case(end));
+    [".", ".."]
+        .into_iter()
+        .filter_map(|dots| segment.strip_prefix(dots))
+        .any(|rest| rest.is_empty() || ENDS.iter().any(|end| starts(rest, end)))
 }
 
 fn upper_case_escapes(path: &str) -> Text {
@@ -238,6 +248,8 @@ mod tests {
             "/repos/acme/widgets",
             "/~me/@x:y",
             "/%C3%A9",
+            "/..%C3%A9",
+            "/a..%20b",
             "/a%20b",
             "/v1/x:generate",
             "/...",
@@ -261,6 +273,9 @@ mod tests {
             ("/.;x", PathError::DotSegment),
             ("/a/..%3Bx/b", PathError::DotSegment),
             ("/.%3b", PathError::DotSegment),
+            ("/a/..%3Fx/b", PathError::DotSegment),
+            ("/a/..%23", PathError::DotSegment),
+            ("/.%20/b", PathError::DotSegment),
             ("//a", PathError::EmptySegment),
             ("/a//b", PathError::EmptySegment),
             ("/a//", PathError::EmptySegment),
@@ -282,6 +297,11 @@ mod tests {
             ("/%00", PathError::Encoding),
             ("/%0a", PathError::Encoding),
             ("/%7F", PathError::Encoding),
+            ("/%C0%AF", PathError::Encoding),
+            ("/%C0%AE%C0%AE/a", PathError::Encoding),
+            ("/%E0%80%AF", PathError::Encoding),
+            ("/%FF", PathError::Encoding),
+            ("/%C3/%A9", PathError::Encoding),
             ("/%", PathError::Escape),
             ("/%4", PathError::Escape),
             ("/%4g", PathError::Escape),
