@@ -11,15 +11,21 @@ const STANDARD_HEADERS: [&str; 7] =
 
 /// Headers that make a server, or what stands in front of it, act on another method, path or host than policy saw: they
 /// are a reverse proxy's to set. Removed with the credentials, but no credential themselves.
-const OVERRIDE_HEADERS: [&str; 20] = [
+const OVERRIDE_HEADERS: [&str; 26] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
     "x-forwarded-method",
     "x-original-method",
+    "x-request-method",
+    "x-method",
     "-method",
     "x-original-url",
     "x-original-uri",
+    "x-original-path",
+    "x-envoy-original-path",
+    "x-real-url",
+    "x-rewrite-uri",
     "x-rewrite-url",
     "x-forwarded-uri",
     "x-forwarded-url",
@@ -35,7 +41,8 @@ const OVERRIDE_HEADERS: [&str; 20] = [
 ];
 
 /// The same in a query, folded: `_method` (Rails, Laravel, Symfony), `_HttpMethod` (Salesforce).
-const OVERRIDE_QUERY: [&[u8]; 4] = [b"-method", b"-httpmethod", b"x-http-method-override", b"x-method-override"];
+const OVERRIDE_QUERY: [&[u8]; 5] =
+    [b"-method", b"-httpmethod", b"x-http-method", b"x-http-method-override", b"x-method-override"];
 
 /// The rewritten target cannot be a request's target: it is longer than a URI may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

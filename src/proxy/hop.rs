@@ -12,9 +12,9 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Removes every hop-by-hop field, those that `Connection` names, and all `Proxy-*`: some clients send
-/// `Proxy-Authorization` inside the tunnel, and a capability never goes upstream. `TE` is cut down to
-/// `trailers`, the one value that gRPC needs.
+/// Removes every hop-by-hop field, those that `Connection` names, all `Proxy-*`, in whatever spelling, and what is ours to
+/// say: some clients send `Proxy-Authorization` inside the tunnel, and a capability never goes upstream. `TE` is cut down
+/// to `trailers`, the one value that gRPC needs.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
     if !has_hop_by_hop(headers) {
         return;
@@ -119,9 +119,18 @@ fn has_hop_by_hop(headers: &HeaderMap) -> bool {
         HOP_BY_HOP.contains(name)
             || *name == header::TE
             || *name == header::ALT_SVC
-            || name.as_str().starts_with("proxy-")
+            || is_of_a_proxy(name)
             || is_misspelt_framing(name)
     })
+}
+
+/// `Proxy-*`, with any mark for the dash, and `Narrows-*`.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    match name.as_str().as_bytes() {
+        [b'p', b'r', b'o', b'x', b'y', mark, ..] => !mark.is_ascii_alphanumeric(),
+        [b'n', rest @ ..] => rest.starts_with(b"arrows-"),
+        _ => false,
+    }
 }
 
 /// `content_length` and its like: CGI and many a framework read any mark as `-`, and would read a second framing.
@@ -141,7 +150,7 @@ fn strip_fixed(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    let doomed = |name: &&HeaderName| name.as_str().starts_with("proxy-") || is_misspelt_framing(name);
+    let doomed = |name: &&HeaderName| is_of_a_proxy(name) || is_misspelt_framing(name);
     while let Some(name) = headers.keys().find(doomed).cloned() {
         headers.remove(name);
     }
@@ -185,6 +194,9 @@ mod tests {
             ("proxy-authorization", "Cap x"),
             ("proxy-connection", "1"),
             ("proxy-anything", "1"),
+            ("proxy_authorization", "Cap x"),
+            ("narrows-request-id", "01"),
+            ("proxyish", "1"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("http2-settings", "x"),
@@ -196,7 +208,7 @@ mod tests {
         strip_request(&mut request);
         let mut left: Vec<_> = request.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["host", "trailer", "x-kept"]);
+        assert_eq!(left, ["host", "proxyish", "trailer", "x-kept"]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ fn every_spelling_of_a_header_goes_and_its_neighbours_stay() {
         "X-Method-Override",
         "_method",
         "X-Original-URL",
+        "X-Envoy-Original-Path",
+        "X_Request_Method",
         "X_Forwarded_Host",
         "Forwarded",
     ] {
