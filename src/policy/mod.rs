@@ -54,6 +54,11 @@ pub fn decide(
     }
 }
 
+/// The line that a person would type for more of a budget that ran out under way.
+pub fn renewal_hint(verified: &Verified, facts: &Facts<'_>) -> String {
+    hint::mint(verified, facts, "")
+}
+
 /// Decides again whether an exchange that is under way may go on: everything but what was counted at its start.
 /// `facts` are those of its request, with the time of now.
 ///

@@ -276,6 +276,12 @@ impl Exchange {
         matches!(denial.code, Code::CapabilityRevoked | Code::CapabilityExpired).then(|| Refusal::from(denial))
     }
 
+    /// What is said when a budget of bytes is used up while the request is on its way.
+    pub(super) fn exhausted(&self) -> Refusal {
+        let hint = policy::renewal_hint(&self.tunnel.who.verified, &self.facts(UnixSeconds::now()));
+        Refusal::new(Code::BudgetExhausted, "the budget of bytes is used up").hint(hint).closing()
+    }
+
     fn root_stands(&self) -> bool {
         self.view.snapshot().roots().get(self.tunnel.who.verified.kid()) == Some(&self.tunnel.who.root)
     }

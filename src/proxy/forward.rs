@@ -271,9 +271,10 @@ async fn sent(
         {
             gate.open();
         }
-        exchange
-            .recheck(now)
-            .map_err(|code| Failure::Refused(Refusal::new(code, "the capability no longer allows this")))?;
+        if let Err(code) = exchange.recheck(now) {
+            let ended = || Refusal::new(code, "the capability no longer allows this");
+            return Err(Failure::Refused(exchange.dead().unwrap_or_else(ended)));
+        }
         if exchange.meter.up() != progress.0 {
             progress = (exchange.meter.up(), now);
         }
@@ -298,7 +299,7 @@ fn died_idle(error: &hyper::Error) -> bool {
 
 fn broken(exchange: &Exchange, error: &hyper::Error) -> Refusal {
     if exchange.meter.is_exhausted() {
-        return Refusal::new(Code::BudgetExhausted, "the budget of bytes is used up").closing();
+        return exchange.exhausted();
     }
     if exchange.meter.client_failed() {
         return Refusal::new(Code::BodyUnreadable, "the request's body could not be read").closing();
