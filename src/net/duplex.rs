@@ -3,7 +3,8 @@
 //! An end that takes nothing more may still have something to say: a server that answers early and closes
 //! (RFC 9112 §9.6) has its answer in flight when the client's next write to it fails. So after a refused write
 //! what still comes for that end is read and dropped, until the other direction has ended and a moment more: closed with
-//! something unread, a socket resets its peer. A failed read, or any other error, ends both.
+//! something unread, a socket resets its peer. A failed read, or any other error, ends both; an end that leaves TLS without
+//! its goodbye has only ended, for what is carried says itself whether it is whole.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -16,12 +17,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What comes for an end that takes no more is read this long after the other direction has ended.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 
+/// One of the two ends that bytes are copied between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The one that was named first.
+    First,
+    /// The other.
+    Second,
+}
+
+/// An end failed.
+#[derive(Debug, thiserror::Error)]
+#[error("one end of a connection failed")]
+pub struct Failed {
+    /// Which one.
+    pub end: End,
+    /// How.
+    pub source: io::Error,
+}
+
 /// Copies both ways, with a buffer of `buffer_bytes` for each.
 ///
 /// # Errors
 /// The first error of either end. What the other direction still had was delivered when an end only refused to take
 /// more.
-pub async fn copy_both<A, B>(a: &mut A, b: &mut B, buffer_bytes: usize) -> io::Result<()>
+pub async fn copy_both<A, B>(a: &mut A, b: &mut B, buffer_bytes: usize) -> Result<(), Failed>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -29,10 +49,10 @@ where
     let (mut there, mut back) = (Way::new(buffer_bytes), Way::new(buffer_bytes));
     let mut linger = None;
     poll_fn(|cx| {
-        let there_ended = there.poll(cx, a, b)?.is_ready();
-        let back_ended = back.poll(cx, b, a)?.is_ready();
+        let there_ended = there.poll(cx, a, b).map_err(|broken| broken.between(End::First, End::Second))?.is_ready();
+        let back_ended = back.poll(cx, b, a).map_err(|broken| broken.between(End::Second, End::First))?.is_ready();
         match (there_ended, back_ended) {
-            (true, true) => return Poll::Ready(io::Result::Ok(())),
+            (true, true) => return Poll::Ready(Ok(())),
             (true, false) if back.refused.is_some() => {}
             (false, true) if there.refused.is_some() => {}
             _ => return Poll::Pending,
@@ -40,7 +60,9 @@ where
         linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_FOR))).as_mut().poll(cx).map(Ok)
     })
     .await?;
-    there.refused.or(back.refused).map_or(Ok(()), Err)
+    let refused = |refused: Option<io::Error>, end| refused.map(|source| Failed { end, source });
+    let failed = refused(there.refused, End::Second).or(refused(back.refused, End::First));
+    failed.map_or(Ok(()), Err)
 }
 
 /// One direction.
@@ -62,7 +84,7 @@ impl Way {
     }
 
     /// Ready when this direction has ended. Only an error that ends the other one too is returned.
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -81,7 +103,7 @@ impl Way {
                 Err(Broken::Write(error)) if takes_no_more(&error) => {
                     self.refused = Some(error);
                 }
-                Err(Broken::Read(error) | Broken::Write(error)) => return Poll::Ready(Err(error)),
+                Err(broken) => return Poll::Ready(Err(broken)),
             }
         }
         Poll::Ready(Ok(()))
@@ -106,7 +128,10 @@ impl Way {
         W: AsyncWrite + Unpin,
     {
         let mut buffer = ReadBuf::new(&mut self.buffer);
-        let read = Pin::new(from).poll_read(cx, &mut buffer).map_err(Broken::Read)?;
+        let read = match Pin::new(from).poll_read(cx, &mut buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(()),
+            read => read.map_err(Broken::Read)?.map(|()| ()),
+        };
         if read.is_pending() {
             if self.unflushed {
                 ready!(Pin::new(to).poll_flush(cx)).map_err(Broken::Write)?;
@@ -122,8 +147,11 @@ impl Way {
     /// Writes what was read, or ends the far half when all was.
     fn poll_pass_on<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Broken>> {
         let Some(bytes) = self.buffer.get(self.unwritten.clone()).filter(|bytes| !bytes.is_empty()) else {
-            ready!(Pin::new(to).poll_shutdown(cx)).map_err(Broken::Write)?;
-            self.done = true;
+            match ready!(Pin::new(to).poll_shutdown(cx)) {
+                // It had all there was: that it has closed before it was told so is nobody's loss.
+                Err(error) if !takes_no_more(&error) => return Poll::Ready(Err(Broken::Write(error))),
+                Ok(()) | Err(_) => self.done = true,
+            }
             return Poll::Ready(Ok(()));
         };
         let written = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Broken::Write)?;
@@ -139,6 +167,15 @@ impl Way {
 enum Broken {
     Read(io::Error),
     Write(io::Error),
+}
+
+impl Broken {
+    fn between(self, from: End, to: End) -> Failed {
+        match self {
+            Self::Read(source) => Failed { end: from, source },
+            Self::Write(source) => Failed { end: to, source },
+        }
+    }
 }
 
 /// True when the peer has closed, and not when we may not go on.
@@ -209,7 +246,7 @@ mod tests {
         drop(server);
         let mut said = String::new();
         agent.read_to_string(&mut said).await.expect("read to the end");
-        assert_eq!(copying.await.expect("no panic").expect_err("a direction failed").kind(), why);
+        assert_eq!(copying.await.expect("no panic").expect_err("a direction failed").source.kind(), why);
         said
     }
 

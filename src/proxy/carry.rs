@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Drain;
@@ -14,14 +15,40 @@ use super::body::Meter;
 use super::exchange::Exchange;
 use super::relay::RECHECK_EVERY;
 use crate::capability::Reservation;
-use crate::net::duplex::copy_both;
+use crate::net::duplex::{End, Failed, copy_both};
 use crate::policy::Code;
 
 /// Bytes on their way in one direction. Two of these per tunnel.
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// Why bytes are carried no longer though both ends may have more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client broke off.
+    ByClient,
+    /// The upstream, policy or we did.
+    For(Code),
+}
+
+impl From<Code> for Ended {
+    fn from(code: Code) -> Self {
+        Self::For(code)
+    }
+}
+
+impl Ended {
+    /// Closes the exchange.
+    pub(super) fn close(self, exchange: Box<Exchange>, status: StatusCode) {
+        match self {
+            // Aborted.
+            Self::ByClient => drop(exchange),
+            Self::For(code) => exchange.cut(code, status),
+        }
+    }
+}
+
 /// Copies both ways until both ends have closed, authority ends, or the drain is over.
-pub(super) async fn carry<C, U>(exchange: &mut Exchange, mut client: C, upstream: U, drain: &Drain) -> Result<(), Code>
+pub(super) async fn carry<C, U>(exchange: &mut Exchange, mut client: C, upstream: U, drain: &Drain) -> Result<(), Ended>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -38,8 +65,9 @@ where
                 exchange.see(Instant::now());
                 return match ended {
                     Ok(()) => Ok(()),
-                    Err(_) if meter.is_exhausted() => Err(Code::BudgetExhausted),
-                    Err(_) => Err(Code::UpstreamProtocol),
+                    Err(_) if meter.is_exhausted() => Err(Code::BudgetExhausted.into()),
+                    Err(Failed { end: End::First, .. }) => Err(Ended::ByClient),
+                    Err(Failed { end: End::Second, .. }) => Err(Code::UpstreamProtocol.into()),
                 };
             }
             () = tokio::time::sleep(RECHECK_EVERY) => {
@@ -50,10 +78,10 @@ where
                     progress = (passed, now);
                 }
                 if idle_too_long(now.duration_since(progress.1), exchange) {
-                    return Err(Code::UpstreamTimeout);
+                    return Err(Code::UpstreamTimeout.into());
                 }
             }
-            () = drain.over() => return Err(Code::Overloaded),
+            () = drain.over() => return Err(Code::Overloaded.into()),
         }
     }
 }

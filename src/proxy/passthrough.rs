@@ -72,6 +72,6 @@ pub(super) async fn run(opened: Opened, client: impl Future<Output = Option<Rewi
     exchange.meter.add_up(bytes);
     match carry(&mut exchange, client, upstream, &drain).await {
         Ok(()) => exchange.allowed(StatusCode::OK),
-        Err(code) => exchange.cut(code, StatusCode::OK),
+        Err(ended) => ended.close(exchange, StatusCode::OK),
     }
 }

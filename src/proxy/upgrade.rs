@@ -95,6 +95,6 @@ async fn run(
     };
     match carry(&mut exchange, TokioIo::new(client), Scrubbed::new(TokioIo::new(upstream), patterns), &drain).await {
         Ok(()) => exchange.allowed(StatusCode::SWITCHING_PROTOCOLS),
-        Err(code) => exchange.cut(code, StatusCode::SWITCHING_PROTOCOLS),
+        Err(ended) => ended.close(exchange, StatusCode::SWITCHING_PROTOCOLS),
     }
 }
