@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -148,6 +149,8 @@ impl ExpectGate {
 pub(crate) struct Uplink {
     /// `None` for a request without body.
     inner: Option<Incoming>,
+    /// The client speaks HTTP/2, where hyper takes a reset without an error for the end.
+    may_be_reset: bool,
     meter: Arc<Meter>,
     gate: Option<Arc<ExpectGate>>,
     /// Given when some block of the chain has a budget.
@@ -164,18 +167,25 @@ impl std::fmt::Debug for Uplink {
 
 impl Uplink {
     pub(super) fn new(
-        inner: Incoming,
+        (inner, version): (Incoming, Version),
         meter: Arc<Meter>,
         gate: Option<Arc<ExpectGate>>,
         reservation: Option<Arc<Reservation>>,
         view: Arc<View>,
     ) -> Self {
-        Self { inner: Some(inner), meter, gate, reservation, view: Some(view) }
+        let may_be_reset = version == Version::HTTP_2;
+        Self { inner: Some(inner), may_be_reset, meter, gate, reservation, view: Some(view) }
     }
 
     /// No body.
     pub(super) fn empty(meter: Arc<Meter>) -> Self {
-        Self { inner: None, meter, gate: None, reservation: None, view: None }
+        Self { inner: None, may_be_reset: false, meter, gate: None, reservation: None, view: None }
+    }
+
+    /// Whether the end that just came is none. What was reset must not look whole to the upstream.
+    fn was_reset(&self) -> bool {
+        let has_all = |inner: &Incoming| inner.is_end_stream() || inner.size_hint().exact() == Some(0);
+        self.may_be_reset && !self.inner.as_ref().is_none_or(has_all)
     }
 
     fn passed(&self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Cut> {
@@ -216,6 +226,10 @@ impl Body for Uplink {
             Poll::Pending => {
                 self.meter.begin_waiting();
                 Poll::Pending
+            }
+            Poll::Ready(None) if self.was_reset() => {
+                self.meter.client_failed.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err("the client ended its stream before its request".into())))
             }
             Poll::Ready(next) => {
                 self.meter.end_waiting();

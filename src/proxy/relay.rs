@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -43,6 +43,7 @@ impl Answered {
         let is_coded = scrub::is_transfer_coded(response.headers());
         hop::strip_answer(response.headers_mut());
         let (mut parts, incoming) = response.into_parts();
+        let is_http2 = parts.version == Version::HTTP_2;
         let is_head_alone = exchange.is_answered_by_head(parts.status);
         let has_content = !is_head_alone && !incoming.is_end_stream();
         hop::set_length(&mut parts.headers, parts.status, is_head_alone, incoming.size_hint().exact());
@@ -59,7 +60,7 @@ impl Answered {
         // The client's HTTP version is its own connection's affair.
         parts.version = exchange.version();
         parts.extensions.clear();
-        let relay = Relay::new(incoming, filter, exchange, parts.status, connection);
+        let relay = Relay::new(Upstream { body: incoming, is_http2 }, filter, exchange, parts.status, connection);
         Ok(Response::from_parts(parts, Reply::Relayed(relay)))
     }
 }
@@ -82,9 +83,17 @@ fn has_all_content(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
+/// The body of an answer, and the protocol that it comes in.
+struct Upstream {
+    body: Incoming,
+    is_http2: bool,
+}
+
 /// A streamed answer: counted, metered, re-authorized, journalled.
 pub(crate) struct Relay {
     inner: Incoming,
+    /// Whether an end may be none: hyper takes a reset without an error (RFC 9113 §7, `NO_ERROR` and `CANCEL`) for the end.
+    may_be_reset: bool,
     /// Where a secret could come back.
     filter: Option<Filter>,
     /// Taken when the outcome is recorded.
@@ -108,15 +117,16 @@ struct Live {
 
 impl Relay {
     fn new(
-        inner: Incoming,
+        upstream: Upstream,
         filter: Option<Filter>,
         exchange: Box<Exchange>,
         status: StatusCode,
         connection: Option<(Arc<View>, Connection<Uplink>)>,
     ) -> Self {
+        let Upstream { body: inner, is_http2: may_be_reset } = upstream;
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, filter, live, trailing: None, held: None, status };
+        let mut relay = Self { inner, may_be_reset, filter, live, trailing: None, held: None, status };
         if is_head_alone || has_all_content(&relay.inner) {
             // Whoever sends the head waits for the disk: nothing else is left to hold back.
             drop(relay.finish());
@@ -222,6 +232,9 @@ impl Relay {
                 (Poll::Ready(Some(Ok(frame))), Some(filter)) => {
                     filter.push(cleaned(frame), has_all_content(&self.inner));
                 }
+                (Poll::Ready(None), _) if self.may_be_reset && !has_all_content(&self.inner) => {
+                    return self.cut(Code::UpstreamProtocol, "the upstream ended its stream before its answer".into());
+                }
                 (Poll::Ready(None), Some(filter)) if !filter.is_done() => filter.end(),
                 (Poll::Ready(None), _) => {
                     self.see();
@@ -261,8 +274,13 @@ impl Relay {
         if self.live.as_ref().is_some_and(|live| !live.exchange.sent_down(length)) {
             return self.cut(Code::BudgetExhausted, "the budget of bytes is used up".into());
         }
-        if has_all_content(&self.inner) && self.filter.as_ref().is_none_or(Filter::is_done) {
+        let is_last = frame.is_trailers();
+        if is_last || has_all_content(&self.inner) && self.filter.as_ref().is_none_or(Filter::is_done) {
             let settle = self.finish();
+            if is_last {
+                // Nothing follows, and over HTTP/1.1 nobody asks.
+                self.trailing = None;
+            }
             return self.hold(settle, Some(frame), cx);
         }
         Poll::Ready(Some(Ok(frame)))

@@ -61,6 +61,7 @@ fn with_uplink(request: Request<Incoming>, exchange: &Exchange, gate: Option<Arc
         return Request::from_parts(parts, Uplink::empty(meter));
     }
     let view = Arc::clone(exchange.view());
+    let body = (body, parts.version);
     Request::from_parts(parts, Uplink::new(body, meter, gate, exchange.reservation(), view))
 }
 

@@ -6,6 +6,7 @@ mod authority;
 mod certificates;
 mod descriptors;
 mod destinations;
+mod ends;
 mod floods;
 mod framing;
 mod h2;
