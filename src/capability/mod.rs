@@ -30,8 +30,8 @@ pub use allowance::{Budget, BudgetKind, Rate};
 pub use budget::{Account, BudgetError, COUNTED_BLOCKS_MAX, COUNTED_BLOCKS_PER_AUTHORITY_MAX, Ledger, Reservation};
 pub use caveat::{Caveat, FailedRow, Mismatch, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX, ROWS_MAX};
 pub use chain::{
-    Block, BlockId, Chain, HOPS_MAX, Hop, InvalidBlockId, Limits, Roots, Verified, claimed_authority,
-    claimed_holder, verify,
+    Block, BlockId, Chain, HOPS_MAX, Hop, InvalidBlockId, Limits, Roots, Verified, claimed_authority, claimed_holder,
+    verify,
 };
 pub use container::BLOCKS_MAX;
 pub use credentials::{BASIC_USER, CREDENTIALS_BYTES_MAX, Credentials, MalformedCredentials, SCHEME};

@@ -205,8 +205,8 @@ async fn chain(
     capability: Capability,
     now: UnixSeconds,
 ) -> Result<Arc<Verified>, Challenge> {
-    let claimed = claimed_authority(&capability)
-        .map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
+    let claimed =
+        claimed_authority(&capability).map_err(|error| Challenge::new(Code::CapabilityInvalid, error.to_string()))?;
     let (verifier, roots) = (Arc::clone(proxy), Arc::clone(snapshot));
     let work = move || {
         let epoch = roots.roots_epoch();
