@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rustls::ClientConfig;
@@ -23,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::address;
 use super::listener::Peer;
+use super::resolve::{Found, Names};
 use crate::request::{Host, Target};
 
 /// At most this many of a name's addresses are tried.
@@ -81,7 +79,7 @@ impl Dialled {
 
 /// Resolves and connects.
 pub struct Dialer {
-    resolver: Option<TokioResolver>,
+    names: Names,
     /// The listeners of this process: never dialled, by any name.
     own: Vec<SocketAddr>,
     /// Connections that were dialled lately; only where one may be redirected to a listener of ours.
@@ -96,11 +94,11 @@ impl std::fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// A dialler with the system's resolver configuration (`hosts`, `resolv.conf`), read once. `own`
-    /// are this process's listeners; `timeout` bounds resolving, connecting and TLS together.
+    /// A dialler with the system's resolver configuration (`hosts`, `resolv.conf`). `own` are this process's
+    /// listeners; `timeout` bounds resolving, connecting and TLS together.
     #[must_use]
     pub fn new(own: Vec<SocketAddr>, timeout: Duration) -> Self {
-        Self { resolver: system_resolver(), own, dialled: None, timeout }
+        Self { names: Names::of_system(), own, dialled: None, timeout }
     }
 
     /// Remembers for a while which connections were dialled, so that [`Dialer::has_dialled`] knows one that comes back.
@@ -182,9 +180,7 @@ impl Dialer {
         if let Some(ip) = target.host.address() {
             return Ok(vec![SocketAddr::new(ip, target.port)]);
         }
-        let resolver = self.resolver.as_ref().ok_or(DialError::Unresolved)?;
-        let found = resolver.lookup_ip(target.host.as_str()).await.map_err(|error| unresolved(&error))?;
-        let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = found.iter().partition(IpAddr::is_ipv6);
+        let Found { four, six } = self.names.look_up(target.host.as_str()).await.map_err(|error| unresolved(&error))?;
         // Every answer is checked, so the list is cut only after the caller has seen all of it.
         Ok(interleave(six, four).into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect())
     }
@@ -196,16 +192,6 @@ impl Dialer {
         let any = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == peer.port() && is_here(peer.ip());
         self.own.iter().any(|own| same_listener(*own, peer) || any(own))
     }
-}
-
-fn system_resolver() -> Option<TokioResolver> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = TokioResolver::builder(provider.clone()).unwrap_or_else(|_| {
-        // No resolv.conf: addresses and the hosts file still work.
-        TokioResolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), Vec::new()), provider)
-    });
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.build().ok()
 }
 
 /// True for an address of this machine: only such a one can be bound. The connection's other end does not tell, which
@@ -289,7 +275,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
     use tokio::net::TcpListener;
 
     fn target(text: &str) -> Target {
@@ -355,7 +340,15 @@ mod tests {
 
     /// A name server on loopback that answers the n-th question of a kind for a name with the n-th list of its row, the
     /// last one for good, and keeps count of all questions.
-    async fn name_server(rows: Vec<(&'static str, Vec<Vec<IpAddr>>)>) -> (TokioResolver, Arc<AtomicUsize>) {
+    async fn name_server(rows: Vec<(&'static str, Vec<Vec<IpAddr>>)>) -> (Names, Arc<AtomicUsize>) {
+        name_server_that(rows, |_| true).await
+    }
+
+    /// The same, of which the questions about a kind are answered that `answers` says.
+    async fn name_server_that(
+        rows: Vec<(&'static str, Vec<Vec<IpAddr>>)>,
+        answers: fn(u8) -> bool,
+    ) -> (Names, Arc<AtomicUsize>) {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let port = socket.local_addr().expect("an address").port();
         let asked = Arc::<AtomicUsize>::default();
@@ -365,17 +358,13 @@ mod tests {
             let mut question = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut question).await {
                 count.fetch_add(1, Ordering::SeqCst);
-                let answer = answer_to(&question[..length], &rows, &mut turns);
-                let _ = socket.send_to(&answer, from).await;
+                let (kind, answer) = answer_to(&question[..length], &rows, &mut turns);
+                if answers(kind) {
+                    let _ = socket.send_to(&answer, from).await;
+                }
             }
         });
-        let mut udp = ConnectionConfig::udp();
-        udp.port = port;
-        let server = NameServerConfig::new("127.0.0.1".parse().expect("an address"), true, vec![udp]);
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        (builder.build().expect("a resolver"), asked)
+        (Names::of_server(port), asked)
     }
 
     /// RFC 1035 §4.1: the question comes back, and after it a record with a TTL of 0 for each address of its kind.
@@ -383,7 +372,7 @@ mod tests {
         question: &[u8],
         rows: &[(&'static str, Vec<Vec<IpAddr>>)],
         turns: &mut HashMap<(String, u8), usize>,
-    ) -> Vec<u8> {
+    ) -> (u8, Vec<u8>) {
         let (mut at, mut labels) = (12, Vec::new());
         while question[at] != 0 {
             let length = usize::from(question[at]);
@@ -409,7 +398,7 @@ mod tests {
             answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0, 0, u8::try_from(data.len()).expect("short")]);
             answer.extend(data);
         }
-        answer
+        (kind, answer)
     }
 
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
@@ -442,8 +431,8 @@ mod tests {
         ];
         for ip in inside {
             for list in [vec![ip], vec!["1.1.1.1", ip], vec![ip, "2606:4700::1111"]] {
-                let (resolver, _) = name_server(vec![("api.test", vec![addresses(&list)])]).await;
-                let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+                let (names, _) = name_server(vec![("api.test", vec![addresses(&list)])]).await;
+                let dialer = Dialer { names, ..dialer(Vec::new()) };
                 let dialled = dialer.tcp(&DialRules::default(), &target("api.test:443"), true).await;
                 assert!(matches!(dialled, Err(DialError::AddressForbidden)), "{list:?}: {dialled:?}");
             }
@@ -457,8 +446,8 @@ mod tests {
         let allow_addresses = vec!["127.0.0.2/32".parse().expect("a net")];
         let rules = DialRules { allow_addresses, ..DialRules::default() };
         let rows = vec![("api.test", vec![addresses(&["127.0.0.2"]), addresses(&["127.0.0.1"])])];
-        let (resolver, asked) = name_server(rows).await;
-        let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+        let (names, asked) = name_server(rows).await;
+        let dialer = Dialer { names, ..dialer(Vec::new()) };
         let to = target(&format!("api.test:{}", address.port()));
         let first = dialer.tcp(&rules, &to, true).await;
         assert!(matches!(first, Err(DialError::Refused(_))), "nobody listens at 127.0.0.2: {first:?}");
@@ -469,9 +458,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_family_that_nobody_answers_for_holds_up_no_other() {
+        const A: u8 = 1;
+        let (listener, address) = listener().await;
+        let (names, _) = name_server_that(vec![("api.test", vec![addresses(&["127.0.0.1"])])], |kind| kind == A).await;
+        let dialer = Dialer { names, ..dialer(Vec::new()) };
+        let allow_addresses = vec!["127.0.0.1/32".parse().expect("a net")];
+        let rules = DialRules { allow_addresses, ..DialRules::default() };
+        let to = target(&format!("api.test:{}", address.port()));
+        dialer.tcp(&rules, &to, true).await.expect("a connection within the dial's time");
+        drop(listener);
+    }
+
+    #[tokio::test]
     async fn an_address_is_asked_of_nobody() {
-        let (resolver, asked) = name_server(Vec::new()).await;
-        let dialer = Dialer { resolver: Some(resolver), ..dialer(Vec::new()) };
+        let (names, asked) = name_server(Vec::new()).await;
+        let dialer = Dialer { names, ..dialer(Vec::new()) };
         for to in ["127.0.0.1:443", "[::1]:443", "10.0.0.1:443"] {
             assert!(dialer.tcp(&DialRules::default(), &target(to), true).await.is_err());
         }

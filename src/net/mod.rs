@@ -13,6 +13,7 @@ pub mod leaf;
 pub mod listener;
 pub mod pool;
 mod provider;
+mod resolve;
 pub mod rewind;
 pub mod trust;
 pub mod unread;
