@@ -8,11 +8,12 @@
 //! they show who they are, and not only there first.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use tokio::task::AbortHandle;
+
+use super::seldom::Seldom;
 
 /// A queue of strangers is cleared of those who are none any more when it has so many entries, or twice as many as were left
 /// the last time.
@@ -27,9 +28,7 @@ pub(super) struct Door {
     strangers: AtomicUsize,
     /// Strangers inside by whatever door.
     all_strangers: Arc<AtomicUsize>,
-    opened: Instant,
-    /// In which second since it was opened something was said last, the first being 1.
-    said: AtomicU64,
+    said: Seldom,
 }
 
 /// The strangers of one door, as they came. Whoever accepts has it alone.
@@ -51,7 +50,7 @@ pub(super) struct Place {
 impl Door {
     pub(super) fn new(bound: bool, all_strangers: Arc<AtomicUsize>) -> Self {
         let [inside, strangers] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bound, inside, strangers, all_strangers, opened: Instant::now(), said: AtomicU64::new(0) }
+        Self { bound, inside, strangers, all_strangers, said: Seldom::new() }
     }
 
     /// A place for one more connection, of `most`, where `running` are inside already; `None` where there is no room.
@@ -78,12 +77,7 @@ impl Door {
 
     /// Whether something may be said now that clients can bring about as often as they like: once a second.
     pub(super) fn may_say(&self) -> bool {
-        self.may_say_at(Instant::now())
-    }
-
-    fn may_say_at(&self, now: Instant) -> bool {
-        let second = now.saturating_duration_since(self.opened).as_secs() + 1;
-        self.said.swap(second, Ordering::Relaxed) != second
+        self.said.may_say()
     }
 }
 
@@ -149,7 +143,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
 
@@ -256,13 +249,5 @@ mod tests {
         assert!(main.enter(&mut Queue::new(), 1, 1).is_none());
         drop(one);
         assert!(main.enter(&mut Queue::new(), 0, 1).is_some());
-    }
-
-    #[test]
-    fn what_clients_bring_about_is_said_once() {
-        let [main, bound, _] = doors();
-        let (first, last) = (main.opened, main.opened + Duration::from_millis(999));
-        assert!(main.may_say_at(first) && bound.may_say_at(first));
-        assert!(!main.may_say_at(last) && main.may_say_at(first + Duration::from_secs(1)));
     }
 }

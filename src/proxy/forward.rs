@@ -21,6 +21,7 @@ use super::hop;
 use super::metrics::Count;
 use super::respond::Refusal;
 use super::rewrite::Outgoing;
+use super::tunnel::Tunnel;
 use super::view::View;
 use crate::net::dial::DialError;
 use crate::net::pool::{Connection, Unsent};
@@ -130,8 +131,22 @@ async fn connect(
 pub(super) async fn dial(exchange: &mut Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {
     exchange.turn();
     let dialled = dial_now(exchange, offer).await;
-    exchange.tunnel.who.proxy.metrics.count(if dialled.is_ok() { Count::DialsMade } else { Count::DialsFailed });
+    note_dial(&exchange.tunnel, dialled.as_ref().err());
     dialled
+}
+
+/// Counts a dial, and tells the operator why it failed: an agent learns a code and no cause.
+pub(super) fn note_dial(tunnel: &Tunnel, failed: Option<&DialError>) {
+    let proxy = &tunnel.who.proxy;
+    let Some(error) = failed else { return proxy.metrics.count(Count::DialsMade) };
+    proxy.metrics.count(Count::DialsFailed);
+    if proxy.unreached.may_say() {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        tracing::warn!(host = %tunnel.target, %error, %cause, "an upstream was not reached");
+    }
 }
 
 async fn dial_now(exchange: &Exchange, offer: Offer) -> Result<Connection<Uplink>, DialError> {

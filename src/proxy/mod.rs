@@ -38,6 +38,7 @@ mod respond;
 mod rewrite;
 mod share;
 mod scrub;
+mod seldom;
 mod terminate;
 mod transparent;
 mod tunnel;
@@ -53,6 +54,7 @@ use std::time::{Duration, Instant};
 use authenticate::Client;
 use body::Uplink;
 use door::{Door, Queue};
+use seldom::Seldom;
 use share::{Bounds, Shares};
 use turns::Turns;
 
@@ -118,6 +120,8 @@ pub struct Proxy {
     shares: Shares,
     /// Connections on which nobody has authenticated yet.
     strangers: Arc<AtomicUsize>,
+    /// Why an upstream was not reached, which its agent is not told.
+    unreached: Seldom,
 }
 
 /// The parts that whoever starts a proxy puts together.
@@ -162,6 +166,7 @@ impl Proxy {
             replay: ReplayCache::new(),
             shares,
             strangers: Arc::default(),
+            unreached: Seldom::new(),
         })
     }
 }

@@ -13,9 +13,8 @@ use tokio::net::TcpStream;
 use super::Drain;
 use super::carry::carry;
 use super::exchange::{Exchange, Refused};
-use super::forward::unreachable;
+use super::forward::{note_dial, unreachable};
 use super::hello::Hello;
-use super::metrics::Count;
 use super::terminate::UNRECOGNIZED_NAME;
 use super::tunnel::Tunnel;
 use crate::net::listener::Stream;
@@ -36,7 +35,7 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     let view = tunnel.view();
     let (proxy, rules) = (&tunnel.who.proxy, view.snapshot().dial_rules());
     let dialled = proxy.dialer.tcp(rules, &tunnel.target, view.named_exactly()).await;
-    proxy.metrics.count(if dialled.is_ok() { Count::DialsMade } else { Count::DialsFailed });
+    note_dial(tunnel, dialled.as_ref().err());
     match dialled {
         Ok(upstream) => {
             exchange.upstream_answered();

@@ -108,6 +108,19 @@ fn a_certificate_for_another_name_is_not_trusted_with_a_secret() {
 }
 
 #[test]
+fn why_an_upstream_was_not_reached_is_the_operators_to_know() {
+    let mut env = TestEnv::new();
+    let other = Origin::https(&env.ca, &["other.acme.test"], Alpn::Both);
+    env.acme_at(SECRET, other.addr);
+    let mut world = World::started(env, other, &["acme"]);
+    let answer = world.agent.get(HOST, "/v1/items");
+    assert_eq!(answer.code(), "upstream_tls", "{answer:?}");
+    assert!(!format!("{answer:?}").contains("other.acme.test"), "{answer:?}");
+    let line = world.daemon.wait_for_log("an upstream was not reached");
+    assert!(line.contains(HOST) && line.contains("other.acme.test"), "the certificate's name is the cause: {line}");
+}
+
+#[test]
 fn addresses_inside_are_forbidden_unless_listed() {
     // A service that names an address of the inside, with nothing that allows it.
     let mut env = TestEnv::new();
