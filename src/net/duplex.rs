@@ -3,8 +3,9 @@
 //! An end that takes nothing more may still have something to say: a server that answers early and closes
 //! (RFC 9112 §9.6) has its answer in flight when the client's next write to it fails. So after a refused write
 //! what still comes for that end is read and dropped, until the other direction has ended and a moment more: closed with
-//! something unread, a socket resets its peer. A failed read, or any other error, ends both; an end that leaves TLS without
-//! its goodbye has only ended, for what is carried says itself whether it is whole.
+//! something unread, a socket resets its peer. A failed read, or any other error, ends both. An end that leaves TLS without
+//! its goodbye has only ended, for what is carried says itself whether it is whole; and so has one that breaks off when the
+//! other has ended: who left does not miss it.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -49,8 +50,13 @@ where
     let (mut there, mut back) = (Way::new(buffer_bytes), Way::new(buffer_bytes));
     let mut linger = None;
     poll_fn(|cx| {
-        let there_ended = there.poll(cx, a, b).map_err(|broken| broken.between(End::First, End::Second))?.is_ready();
-        let back_ended = back.poll(cx, b, a).map_err(|broken| broken.between(End::Second, End::First))?.is_ready();
+        let (there_done, back_done) = (there.done, back.done);
+        let there_ended =
+            there.poll(cx, a, b, back_done).map_err(|broken| broken.between(End::First, End::Second))?.is_ready();
+        let back_ended = back
+            .poll(cx, b, a, there_done || there_ended)
+            .map_err(|broken| broken.between(End::Second, End::First))?
+            .is_ready();
         match (there_ended, back_ended) {
             (true, true) => return Poll::Ready(Ok(())),
             (true, false) if back.refused.is_some() => {}
@@ -83,8 +89,9 @@ impl Way {
         Self { buffer, unwritten: 0..0, unflushed: false, read_all: false, done: false, refused: None }
     }
 
-    /// Ready when this direction has ended. Only an error that ends the other one too is returned.
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
+    /// Ready when this direction has ended. Only an error that ends the other one too is returned. `alone`: the other has
+    /// ended.
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W, alone: bool) -> Poll<Result<(), Broken>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -103,6 +110,7 @@ impl Way {
                 Err(Broken::Write(error)) if takes_no_more(&error) => {
                     self.refused = Some(error);
                 }
+                Err(Broken::Read(error)) if alone && takes_no_more(&error) => self.read_all = true,
                 Err(broken) => return Poll::Ready(Err(broken)),
             }
         }
