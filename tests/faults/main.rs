@@ -12,6 +12,7 @@ mod kill;
 mod load;
 mod panic;
 mod power;
+mod queries;
 mod strace;
 #[path = "../support/mod.rs"]
 mod support;
