@@ -12,6 +12,7 @@ pub mod guard;
 pub mod leaf;
 pub mod listener;
 pub mod pool;
+pub mod pace;
 mod provider;
 mod resolve;
 pub mod rewind;

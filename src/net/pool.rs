@@ -24,6 +24,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::pace::Paced;
 use crate::capability::BlockId;
 use crate::lane;
 use crate::request::{Scheme, Target};
@@ -111,7 +112,7 @@ where
                 .max_header_list_size(HEADER_LIST_BYTES_MAX)
                 .keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_WITHIN)
-                .handshake(TokioIo::new(io))
+                .handshake(TokioIo::new(Paced::new(io)))
                 .await?;
             tokio::spawn(driver);
             return Ok(Self::Http2(sender));
@@ -119,7 +120,7 @@ where
         let (sender, driver) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(Paced::new(io)))
             .await?;
         tokio::spawn(driver.with_upgrades());
         Ok(Self::Http1(sender))

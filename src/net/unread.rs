@@ -3,30 +3,28 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::coop::poll_proceed;
 use tokio::time::Sleep;
 
-/// So many bytes read cost as much of a task's turn as any other step does. A turn has 128 steps (`tokio::task::coop`), so
-/// that 64 KiB end it; else a body would be read on until 128 reads have been made, for as long as some milliseconds.
-const STEP_BYTES: usize = 512;
+use super::pace::Pace;
 
-/// Fails a write that `inner` cannot take for as long as `patience`. Reads take their part of the task's turn.
+/// Fails a write that `inner` cannot take for as long as `patience`, and reads by turns.
 #[derive(Debug)]
 pub struct Unread<T> {
     inner: T,
     patience: Duration,
     /// Since when nothing was taken; none while writes are.
     waiting: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
 }
 
 impl<T> Unread<T> {
     /// Watches the writes to `inner`.
-    pub const fn new(inner: T, patience: Duration) -> Self {
-        Self { inner, patience, waiting: None }
+    pub fn new(inner: T, patience: Duration) -> Self {
+        Self { inner, patience, waiting: None, pace: Pace::default() }
     }
 
     fn watch<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -42,14 +40,10 @@ impl<T> Unread<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Unread<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.pace.poll_turn(cx));
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        for _ in 0..(buf.filled().len() - before) / STEP_BYTES {
-            match poll_proceed(cx) {
-                Poll::Ready(step) => step.made_progress(),
-                Poll::Pending => break,
-            }
-        }
+        self.pace.read(buf.filled().len() - before);
         read
     }
 }

@@ -18,6 +18,7 @@ use super::hello::Hello;
 use super::terminate::UNRECOGNIZED_NAME;
 use super::tunnel::Tunnel;
 use crate::net::listener::Stream;
+use crate::net::pace::Paced;
 use crate::net::rewind::Rewind;
 use crate::net::unread::Unread;
 use crate::policy::Code;
@@ -69,7 +70,7 @@ pub(super) async fn run(opened: Opened, client: impl Future<Output = Option<Rewi
         Err(code) => return exchange.cut(code, StatusCode::OK),
     };
     exchange.meter.add_up(bytes);
-    match carry(&mut exchange, client, upstream, &drain).await {
+    match carry(&mut exchange, client, Paced::new(upstream), &drain).await {
         Ok(()) => exchange.allowed(StatusCode::OK),
         Err(ended) => ended.close(exchange, StatusCode::OK),
     }

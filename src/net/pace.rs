@@ -1,0 +1,195 @@
+//! Turns at moving bulk, so that those who ask for little do not wait behind those who move a lot.
+//!
+//! A task that is ready runs when all that were ready before it have run, each for as long as it has something to do: sixteen
+//! uploads make a small request wait for sixteen times what one of them moves at once. So each moves [`TURN_BYTES`] and
+//! then asks for a turn; there are as many turns as cores, given in the order in which they were asked for, and each is given
+//! on when the runtime has run what else was ready and has looked who else has something to do.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::PollSemaphore;
+
+/// What is read in one turn: four records of TLS (RFC 8446 §5.1), some tens of microseconds of work.
+const TURN_BYTES: usize = 64 * 1024;
+/// A read of fewer bytes is no bulk. rustls reads 4096 at once, where they are there.
+const BULK_READ_BYTES: usize = 2048;
+
+#[expect(clippy::disallowed_types, reason = "not on the path of a request: once for each turn at moving bulk")]
+type Semaphore = tokio::sync::Semaphore;
+
+/// The turns of this process: what is shared are its cores.
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(cores))
+});
+
+/// How much of its turn somebody has used.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    used: usize,
+    /// Where there has been bulk.
+    turns: Option<Box<PollSemaphore>>,
+}
+
+impl Pace {
+    /// Ready when it may go on.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.used < TURN_BYTES {
+            return Poll::Ready(());
+        }
+        let turns = self.turns.get_or_insert_with(|| Box::new(PollSemaphore::new(Arc::clone(&TURNS))));
+        // Nobody closes it.
+        if let Some(turn) = ready!(turns.poll_acquire(cx)) {
+            give_on(turn);
+        }
+        self.used = 0;
+        Poll::Ready(())
+    }
+
+    /// So many bytes were read at once.
+    pub(super) const fn read(&mut self, bytes: usize) {
+        if bytes >= BULK_READ_BYTES {
+            self.used += bytes;
+        }
+    }
+}
+
+/// Gives a turn on when the runtime has looked who else has something to do, whatever becomes of whoever has it: that it
+/// waits for somebody else must hold up nobody.
+fn give_on(turn: OwnedSemaphorePermit) {
+    struct Held(#[expect(dead_code, reason = "it is given back when this is dropped")] OwnedSemaphorePermit);
+    impl Wake for Held {
+        fn wake(self: Arc<Self>) {}
+    }
+    // tokio keeps the waker of who yields until it has asked the system what is ready.
+    let waker = Waker::from(Arc::new(Held(turn)));
+    let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+}
+
+/// A connection that is read by turns.
+#[derive(Debug)]
+pub struct Paced<T> {
+    inner: T,
+    pace: Pace,
+}
+
+impl<T> Paced<T> {
+    /// Reads `inner` by turns.
+    pub fn new(inner: T) -> Self {
+        Self { inner, pace: Pace::default() }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.pace.poll_turn(cx));
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.pace.read(buf.filled().len() - before);
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// Reads as much as is asked for, at once.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let room = buf.remaining();
+            buf.put_slice(&vec![0; room]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_in_small_pieces_is_no_bulk() {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            pace.read(BULK_READ_BYTES - 1);
+        }
+        assert_eq!(pace.used, 0);
+        pace.read(BULK_READ_BYTES);
+        assert_eq!(pace.used, BULK_READ_BYTES);
+        assert!(pace.turns.is_none());
+    }
+
+    /// Sixteen who move bulk, and one whom a message reaches by the system: it is looked for after some turns, not after
+    /// everybody's.
+    #[test]
+    fn whoever_has_a_message_waits_for_no_round_of_those_who_move_bulk() {
+        const MOVERS: usize = 16;
+        const MESSAGES: usize = 50;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("one");
+        let turns_between = runtime.block_on(async {
+            let turns = Arc::<AtomicUsize>::default();
+            for _ in 0..MOVERS {
+                let turns = Arc::clone(&turns);
+                tokio::spawn(async move {
+                    let (mut bulk, mut buffer) = (Paced::new(Endless), vec![0; TURN_BYTES]);
+                    loop {
+                        bulk.read_exact(&mut buffer).await.expect("endless");
+                        turns.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let asked = tokio::spawn(async move {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+                socket.connect(socket.local_addr().expect("an address")).await.expect("itself");
+                let mut between = Vec::new();
+                for _ in 0..MESSAGES {
+                    let before = turns.load(Ordering::Relaxed);
+                    socket.send(b"x").await.expect("sent");
+                    socket.recv(&mut [0]).await.expect("received");
+                    between.push(turns.load(Ordering::Relaxed) - before);
+                }
+                between
+            });
+            asked.await.expect("it ends")
+        });
+        runtime.shutdown_background();
+        let most = turns_between.iter().max().copied().expect("messages");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!(most < MOVERS.max(2 * cores + 2), "{turns_between:?}");
+    }
+}
