@@ -1,7 +1,7 @@
 //! Turns at moving bulk, so that those who ask for little do not wait behind those who move a lot.
 //!
 //! A task that is ready runs when all that were ready before it have run, each for as long as it has something to do: sixteen
-//! uploads make a small request wait for sixteen times what one of them moves at once. So each moves [`TURN_BYTES`] and
+//! uploads make a small request wait for sixteen times what one of them moves at once. So each moves `TURN_BYTES` and
 //! then asks for a turn; there are as many turns as cores, given in the order in which they were asked for, and each is given
 //! on when the runtime has run what else was ready and has looked who else has something to do.
 
@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::PollSemaphore;
 
@@ -31,7 +31,7 @@ static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 
 /// How much of its turn somebody has used.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+struct Pace {
     used: usize,
     /// Where there has been bulk.
     turns: Option<Box<PollSemaphore>>,
@@ -39,7 +39,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Ready when it may go on.
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.used < TURN_BYTES {
             return Poll::Ready(());
         }
@@ -52,8 +52,13 @@ impl Pace {
         Poll::Ready(())
     }
 
+    /// What may still be read in this turn.
+    fn left(&self) -> u64 {
+        TURN_BYTES.saturating_sub(self.used) as u64
+    }
+
     /// So many bytes were read at once.
-    pub(super) const fn read(&mut self, bytes: usize) {
+    const fn read(&mut self, bytes: usize) {
         if bytes >= BULK_READ_BYTES {
             self.used += bytes;
         }
@@ -75,50 +80,57 @@ fn give_on(turn: OwnedSemaphorePermit) {
 /// A connection that is read by turns.
 #[derive(Debug)]
 pub struct Paced<T> {
-    inner: T,
+    inner: Take<T>,
     pace: Pace,
 }
 
-impl<T> Paced<T> {
+impl<T: AsyncRead> Paced<T> {
     /// Reads `inner` by turns.
     pub fn new(inner: T) -> Self {
-        Self { inner, pace: Pace::default() }
+        Self { inner: inner.take(0), pace: Pace::default() }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Paced<T> {
+    fn inner(self: Pin<&mut Self>) -> Pin<&mut T> {
+        Pin::new(self.get_mut().inner.get_mut())
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.pace.poll_turn(cx));
-        let before = buf.filled().len();
+        let (before, left) = (buf.filled().len(), self.pace.left());
+        self.inner.set_limit(left);
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.pace.read(buf.filled().len() - before);
         read
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner().poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        self.inner().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.inner.get_ref().is_write_vectored()
     }
 }
 
@@ -126,7 +138,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::io::AsyncReadExt as _;
     use tokio::net::UdpSocket;
 
     use super::*;

@@ -3,30 +3,31 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::pace::Pace;
+use super::pace::Paced;
 
 /// Fails a write that `inner` cannot take for as long as `patience`, and reads by turns.
 #[derive(Debug)]
 pub struct Unread<T> {
-    inner: T,
+    inner: Paced<T>,
     patience: Duration,
     /// Since when nothing was taken; none while writes are.
     waiting: Option<Pin<Box<Sleep>>>,
-    pace: Pace,
+}
+
+impl<T: AsyncRead> Unread<T> {
+    /// Watches the writes to `inner`.
+    pub fn new(inner: T, patience: Duration) -> Self {
+        Self { inner: Paced::new(inner), patience, waiting: None }
+    }
 }
 
 impl<T> Unread<T> {
-    /// Watches the writes to `inner`.
-    pub fn new(inner: T, patience: Duration) -> Self {
-        Self { inner, patience, waiting: None, pace: Pace::default() }
-    }
-
     fn watch<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if written.is_ready() {
             self.waiting = None;
@@ -40,15 +41,11 @@ impl<T> Unread<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Unread<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.pace.poll_turn(cx));
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.pace.read(buf.filled().len() - before);
-        read
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Unread<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Unread<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.watch(cx, written)

@@ -1,8 +1,8 @@
 //! One authority that takes what it can beside another that asks at a steady rate.
 //!
 //! Each abuser offers so much work a second and no more: a proxy on one core that is asked for more than a core can do
-//! makes everybody wait, and that would say nothing of how it shares. It has a thread and an origin of its own, so that what
-//! the victim waits for is the proxy alone, as far as the system lets threads take turns on the core that they share.
+//! makes everybody wait, and that would say nothing of how it shares. It has a thread and an origin of its own, which give
+//! way to the victim's on the core that they share, so that what the victim waits for is the proxy.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::home::{Agent, Deep, Shape};
 use crate::load::route::{H2, Route};
 use crate::load::{Figures, Settings, bulk, paced};
+use crate::measure;
 use crate::rows::{Row, Running, Stage};
 use crate::stage::BULK_HOST;
 use crate::table;
@@ -130,6 +131,7 @@ impl Abuser {
     fn start(abuse: Abuse, agents: Vec<Agent>, running: Running) -> Self {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
+            measure::give_way()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 tokio::select! {

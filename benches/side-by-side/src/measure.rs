@@ -44,6 +44,13 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("a core cannot be chosen")
 }
 
+/// Has the calling thread, and what it starts from now on, give way to others on its core.
+pub(crate) fn give_way() -> anyhow::Result<()> {
+    const NICE: i32 = 19;
+    let own = rustix::process::getpriority_process(Some(rustix::thread::gettid()))?;
+    rustix::process::setpriority_process(Some(rustix::thread::gettid()), own + NICE).context("no priority is lowered")
+}
+
 /// Lets this process, and what it starts from now on, have as many open files as it is allowed; returns how many.
 pub(crate) fn raise_open_files() -> anyhow::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

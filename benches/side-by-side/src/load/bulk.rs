@@ -73,12 +73,7 @@ pub(crate) async fn down(
     Ok(())
 }
 
-pub(crate) async fn up(
-    connection: &mut H1,
-    host: &str,
-    authorization: &HeaderValue,
-    bytes: u64,
-) -> anyhow::Result<()> {
+pub(crate) async fn up(connection: &mut H1, host: &str, authorization: &HeaderValue, bytes: u64) -> anyhow::Result<()> {
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("https://{host}/v1/items/sink"))

@@ -71,12 +71,13 @@ impl Stage {
         // A proxy that becomes another user has to find its own folder in here; private files stay private.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
         stage::prepare(folder.path())?;
-        let start = |h2: bool| {
+        let start = |h2: bool, patient: bool| {
             let mut arguments = vec!["part".into(), "origin".into(), folder.path().into()];
             arguments.extend(h2.then(|| "--h2".into()));
+            arguments.extend(patient.then(|| "--patient".into()));
             Process::part(cores.load, cores, &arguments)
         };
-        let (h1, h2, bulk) = (start(false)?, start(true)?, start(false)?);
+        let (h1, h2, bulk) = (start(false, false)?, start(true, false)?, start(false, true)?);
         let origins = Origins { h1: h1.address, h2: h2.address, bulk: bulk.address };
         Ok(Self { folder, cores, origins, homes: Cell::new(0), _origin: [h1, h2, bulk] })
     }

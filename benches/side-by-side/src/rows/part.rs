@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::hudsucker;
 use super::{bare, narrows, tunnel};
 use crate::counted::capability;
+use crate::measure;
 use crate::origin;
 
 /// What a process of this program is, when it is not the bench itself.
@@ -21,6 +22,9 @@ pub(crate) enum Part {
         folder: PathBuf,
         #[arg(long)]
         h2: bool,
+        /// Gives way to whoever else needs its core
+        #[arg(long)]
+        patient: bool,
     },
     /// A CONNECT tunnel
     Tunnel { origin: SocketAddr },
@@ -58,6 +62,7 @@ impl Part {
         match self {
             Self::Authorize { times } => return capability::authorize(times),
             Self::Verify { times } => return capability::verify(times),
+            Self::Origin { patient: true, .. } => measure::give_way()?,
             _ => {}
         }
         std::thread::spawn(|| {
@@ -79,7 +84,7 @@ impl Part {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         announce(listener.local_addr()?);
         match self {
-            Self::Origin { folder, h2 } => origin::serve(&folder, h2, listener).await,
+            Self::Origin { folder, h2, .. } => origin::serve(&folder, h2, listener).await,
             Self::Tunnel { origin } => tunnel::serve(origin, listener).await,
             Self::Bare { folder, origin, bulk, h2 } => bare::serve(&folder, [origin, bulk], h2, listener).await,
             #[cfg(feature = "hudsucker")]
