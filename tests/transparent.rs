@@ -1,8 +1,8 @@
 //! Transparent listeners, in a network of the test's own: a client that knows no proxy, real rules, and a proxy that it
 //! cannot go around.
 //!
-//! The network is two namespaces. One is the world: it has the origin, and the test itself, which starts again in it.
-//! The other is the pod: the proxy and the agent, as two users, and one way out.
+//! The pod is a namespace with the proxy and the agent, as two users, and one way out; the origin is in the world, which
+//! is another (`support/world.rs`).
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
@@ -15,44 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use nix::unistd::geteuid;
 use support::ca::Alpn;
-use support::client::{Ran, clean, program, run, run_within, skip};
+use support::client::{Ran, run};
 use support::daemon::{Daemon, Holder, TestEnv};
 use support::origin::Origin;
+use support::world::{ELSEWHERE, ELSEWHERE_6, WORLD, connect, in_the_world, inside, relay};
 
 const SECRET: &str = "acme-live-0123456789abcdef";
-/// Set in the namespace that is the world.
-const IN_THE_WORLD: &str = "NARROWS_TEST_WORLD";
-const WORLD: &str = "10.7.0.1";
-const WORLD_6: &str = "fd07::1";
-/// An address that the pod can send to, and at which nobody is.
-const ELSEWHERE: &str = "203.0.113.5";
-const ELSEWHERE_6: &str = "2001:db8::5";
 /// Whom the proxy and the agent run as.
 const PROXY: u32 = 27080;
 const AGENT: u32 = 1000;
-
-/// True when this is the test itself. Else it has run in a network namespace of its own, or cannot.
-fn in_the_world(test: &str) -> bool {
-    if std::env::var_os(IN_THE_WORLD).is_some() {
-        return true;
-    }
-    for needed in ["nft", "ip", "curl", "setpriv", "nsenter", "unshare"] {
-        if program(needed).is_none() {
-            skip(test, &format!("{needed} is not installed"));
-            return false;
-        }
-    }
-    if !geteuid().is_root() {
-        skip(test, "rules and users of a test's own need root");
-        return false;
-    }
-    let mut again = Command::new("unshare");
-    again.args(["--net", "--"]).arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture", test]);
-    run_within(again.env(IN_THE_WORLD, "1"), b"", support::PATIENCE * 6).succeeded();
-    false
-}
 
 /// The pod's namespace lives as long as a process in it.
 struct Pod {
@@ -174,59 +146,13 @@ impl Drop for Pod {
     }
 }
 
-/// A cable between the world and the pod, and the pod's way out through it.
-fn connect(pod: u32) {
-    let world = format!(
-        "ip link set lo up && ip link add world type veth peer name pod netns {pod} && ip link set world up &&
-         ip addr add {WORLD}/24 dev world && ip -6 addr add {WORLD_6}/64 dev world nodad"
-    );
-    run(Command::new("sh").args(["-ec", &world]), b"").succeeded();
-    let inner = format!(
-        "ip link set lo up && ip link set pod up && ip addr add 10.7.0.2/24 dev pod &&
-         ip -6 addr add fd07::2/64 dev pod nodad && ip route add default via {WORLD} &&
-         ip -6 route add default via {WORLD_6}"
-    );
-    run(&mut inside(pod, None, Path::new("sh"), &["-ec", &inner]), b"").succeeded();
-}
-
-/// A program in the network namespace of process `pod`, as this user.
-fn inside(pod: u32, user: Option<u32>, program: &Path, arguments: &[&str]) -> Command {
-    let mut command = clean(Path::new("nsenter"));
-    command.arg(format!("--net=/proc/{pod}/ns/net")).arg("--");
-    if let Some(user) = user {
-        let user = user.to_string();
-        command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-    }
-    command.arg(program).args(arguments);
-    command
-}
-
 fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What connects to `at` is carried to `to`: origins listen on loopback, and the pod has another.
-fn relay(at: &str, to: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind(at).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let Ok(client) = client else { return };
-            let Ok(origin) = TcpStream::connect(to) else { continue };
-            for (mut from, mut into) in [(client.try_clone().unwrap(), origin.try_clone().unwrap()), (origin, client)] {
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut into);
-                    let _ = into.shutdown(std::net::Shutdown::Write);
-                });
-            }
-        }
-    });
-    address
-}
-
 #[test]
 fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
-    if !in_the_world("a_client_that_knows_no_proxy_is_served_and_has_no_other_way") {
+    if !in_the_world("a_client_that_knows_no_proxy_is_served_and_has_no_other_way", &[]) {
         return;
     }
     let pod = Pod::new(PROXY);
@@ -288,7 +214,7 @@ fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
 
 #[test]
 fn without_rules_the_check_says_what_is_open() {
-    if !in_the_world("without_rules_the_check_says_what_is_open") {
+    if !in_the_world("without_rules_the_check_says_what_is_open", &[]) {
         return;
     }
     let pod = Pod::new(PROXY);
@@ -305,7 +231,7 @@ fn without_rules_the_check_says_what_is_open() {
 
 #[test]
 fn the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so() {
-    if !in_the_world("the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so") {
+    if !in_the_world("the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so", &[]) {
         return;
     }
     let pod = Pod::new(PROXY);
@@ -326,7 +252,7 @@ fn the_world_cannot_connect_to_an_agent_but_where_the_rules_say_so() {
 
 #[test]
 fn a_proxy_whose_own_connections_come_back_to_it_ends_them() {
-    if !in_the_world("a_proxy_whose_own_connections_come_back_to_it_ends_them") {
+    if !in_the_world("a_proxy_whose_own_connections_come_back_to_it_ends_them", &[]) {
         return;
     }
     // The rules exempt somebody else.

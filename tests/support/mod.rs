@@ -18,6 +18,8 @@ pub(crate) mod origin;
 pub(crate) mod raw;
 pub(crate) mod record;
 pub(crate) mod vitals;
+#[cfg(target_os = "linux")]
+pub(crate) mod world;
 
 use std::time::Duration;
 
