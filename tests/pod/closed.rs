@@ -25,8 +25,8 @@ fn an_agent_that_knows_no_proxy_is_served_and_has_no_other_way() {
     }
     let place = Place::new(&images);
     place.fill(&format!("{WORLD}:{}", TCP[0]), "transparent = true");
-    let port = place.env.capctl(&["transparent", "print", "--uid", &NARROWS.to_string(), "--dns", "192.0.2.53"]);
-    fs::write(place.file("rules.nft"), port.succeeded().stdout).unwrap();
+    let rules = place.env.capctl(&["transparent", "print", "--uid", &NARROWS.to_string(), "--dns", "192.0.2.53"]);
+    fs::write(place.file("rules.nft"), rules.succeeded().stdout).unwrap();
     // An address for the name, at which nobody is.
     fs::write(place.file("hosts"), format!("127.0.0.1 localhost\n{ELSEWHERE} {HOST}\n")).unwrap();
 
