@@ -471,16 +471,3 @@ fn a_proxy_that_goes_down_is_alive_and_not_ready() {
     tunnel.send("x");
     assert_eq!(tunnel.answer(false).status(), 200);
 }
-
-#[test]
-fn what_an_agent_traces_goes_on_untouched() {
-    let world = World::new();
-    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let traced = format!("traceparent: {parent}\r\ntracestate: a=1,b=2\r\nbaggage: k=v\r\n");
-    assert_eq!(world.agent.request("GET", HOST, "/v1/items", &traced, b"").status(), 200);
-    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
-    let seen = world.origin.seen();
-    let of = |at: usize| ["traceparent", "tracestate", "baggage"].map(|name| seen[at].header(name));
-    assert_eq!(of(0), [Some(parent), Some("a=1,b=2"), Some("k=v")]);
-    assert_eq!(of(1), [None; 3], "nothing is made up");
-}

@@ -25,6 +25,7 @@ mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
+mod traced;
 mod unread;
 mod upstream;
 mod upstream_floods;
