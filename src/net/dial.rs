@@ -143,11 +143,29 @@ impl Dialer {
         config: &Arc<ClientConfig>,
     ) -> Result<TlsStream<TcpStream>, DialError> {
         let name = server_name(&target.host)?;
-        let connecting = async {
-            let stream = self.connect(rules, target, named).await?;
-            TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)
-        };
+        let connecting = async { verified(self.connect(rules, target, named).await?, name, config).await };
         tokio::time::timeout(self.timeout, connecting).await.map_err(|_| DialError::Timeout)?
+    }
+
+    /// Connects to what the operator named, wherever that is; nobody else has a say in it. Not bounded in time.
+    ///
+    /// # Errors
+    /// [`DialError`]: [`DialError::AddressForbidden`] where it leads to a listener of ours.
+    pub async fn operators(&self, target: &Target) -> Result<TcpStream, DialError> {
+        self.reach(&self.addresses(target).await?).await
+    }
+
+    /// The same over TLS, verified as [`Dialer::tls`] verifies.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn operators_tls(
+        &self,
+        target: &Target,
+        config: &Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, DialError> {
+        let name = server_name(&target.host)?;
+        verified(self.operators(target).await?, name, config).await
     }
 
     async fn connect(&self, rules: &DialRules, target: &Target, named: bool) -> Result<TcpStream, DialError> {
@@ -162,10 +180,15 @@ impl Dialer {
             }
             addresses
         };
+        self.reach(&addresses).await
+    }
+
+    /// Connects to one of these, unless it is this process.
+    async fn reach(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         if addresses.iter().any(|to| self.own.iter().any(|own| same_listener(*own, *to))) {
             return Err(DialError::AddressForbidden);
         }
-        let stream = first_to_answer(&addresses).await?;
+        let stream = first_to_answer(addresses).await?;
         if self.is_own(&stream) {
             return Err(DialError::AddressForbidden);
         }
@@ -192,6 +215,14 @@ impl Dialer {
         let any = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == peer.port() && is_here(peer.ip());
         self.own.iter().any(|own| same_listener(*own, peer) || any(own))
     }
+}
+
+async fn verified(
+    stream: TcpStream,
+    name: ServerName<'static>,
+    config: &Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)
 }
 
 /// True for an address of this machine: only such a one can be bound. The connection's other end does not tell, which
