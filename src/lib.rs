@@ -4,7 +4,7 @@
 //!
 //! - words: [`clock`], [`request`], `lane`
 //! - pure: [`capability`], [`credential`], [`service`], [`policy`]
-//! - IO: [`store`], [`audit`], [`config`], [`net`]
+//! - IO: [`store`], [`audit`], [`config`], [`net`], [`traces`]
 //! - the request's way: [`proxy`]
 //! - whoever runs it: [`process`], [`daemon`], [`admin`]; in front of an agent: [`forward`]
 #![warn(clippy::disallowed_types)]
@@ -23,6 +23,8 @@ pub mod audit;
 pub mod net;
 pub mod store;
 pub mod config;
+#[cfg_attr(not(feature = "otlp"), path = "untraced.rs")]
+pub mod traces;
 
 pub mod proxy;
 

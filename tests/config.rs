@@ -500,3 +500,12 @@ fn what_the_log_says_may_change_and_where_the_journal_goes_may_not() {
     assert_eq!(change("[journal]\nstdout = true"), ["journal.stdout"]);
     assert_eq!(change("[journal]\nstdout = false"), [""; 0]);
 }
+
+#[test]
+#[cfg(not(feature = "otlp"))]
+fn traces_are_refused_where_they_are_not_built_in() {
+    let text = "\n[traces]\nendpoint = \"http://127.0.0.1:4318/v1/traces\"\n";
+    let problem = only(text);
+    assert!(problem.starts_with("narrows.toml:2: [traces] is not in this build of Narrows; "), "{problem}");
+    assert!(problem.contains("cargo install --path . --features otlp"), "{problem}");
+}

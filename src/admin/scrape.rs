@@ -109,6 +109,7 @@ impl Collector for Scrape {
         self.upstreams(&mut sheet)?;
         self.caches(&mut sheet)?;
         self.journal(&mut sheet)?;
+        self.traces(&mut sheet)?;
         self.standing(&mut sheet)?;
         self.process(&mut sheet)
     }
@@ -209,6 +210,13 @@ impl Scrape {
         )?;
         let help = "Lines left out on stdout, for nobody read them there.";
         sheet.counter("narrows_journal_stdout_left_out", help, health.stdout_left_out)
+    }
+
+    fn traces(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let counts = self.0.proxy.traces.counts();
+        let spans = [("sent", counts.sent), ("failed", counts.failed), ("dropped", counts.dropped)];
+        let spans = spans.map(|(result, count)| ([("result", result)], count));
+        sheet.counters("narrows_trace_spans", "Spans of requests, by whether the collector has them.", spans)
     }
 
     fn standing(&self, sheet: &mut Sheet<'_>) -> fmt::Result {

@@ -31,6 +31,7 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
     note("journal.rotate", old.journal.rotate_bytes != new.journal.rotate_bytes);
     note("journal.in_flight_max", old.journal.in_flight_max != new.journal.in_flight_max);
     note("journal.stdout", old.journal.stdout != new.journal.stdout);
+    note("traces", old.traces != new.traces);
     let (was, is) = (&old.limits, &new.limits);
     note("upstream.dial", was.dial != is.dial);
     note("upstream.answer_head", was.answer_head != is.answer_head);

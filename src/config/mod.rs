@@ -11,6 +11,7 @@ mod read;
 mod services;
 mod starter;
 mod tls;
+mod traces;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +37,7 @@ pub use listeners::Listener;
 pub use log::{Log, LogFormat};
 pub use starter::{starter, starter_of};
 pub use tls::Tls;
+pub use traces::{BadEndpoint, Endpoint, Traces};
 pub use values::{BadDuration, BadSize, parse_duration, parse_size};
 
 /// The configuration's name in problems.
@@ -68,6 +70,8 @@ pub struct Config {
     pub journal: JournalOptions,
     /// What is said on stderr, and how.
     pub log: Log,
+    /// Who takes spans of requests; `None` is nobody, and always without the feature `otlp`.
+    pub traces: Option<Traces>,
     /// Bounds and waits.
     pub limits: Limits,
     /// The services in use.

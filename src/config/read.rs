@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use super::values::{parse_duration, parse_size};
 use super::{
     AUDIENCE_DEFAULT, CONFIG_FILE, Config, Limits, Listen, Problem, Upstream, UpstreamRoots, listeners, log, services,
-    tls,
+    tls, traces,
 };
 use crate::audit::{Durability, JournalOptions};
 use crate::capability::PublicKey;
@@ -52,6 +52,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     let upstream = read_upstream(&mut top, home, &mut limits, &mut files);
     let (journal_dir, journal) = read_journal(&mut top, home);
     let log = log::read(&mut top);
+    let traces = traces::read(&mut top);
     read_limits(&mut top, &mut limits);
     let read = services::read(&mut top, home, catalogue, &mut files);
     top.finish();
@@ -72,6 +73,7 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
             journal_dir,
             journal,
             log,
+            traces,
             limits,
             services,
             catalogue,
@@ -329,7 +331,7 @@ fn bounded(table: &mut Table<'_, '_>, key: &'static str, least: usize, most: usi
     number
 }
 
-fn duration(table: &mut Table<'_, '_>, key: &'static str, limit: &mut Duration) {
+pub(super) fn duration(table: &mut Table<'_, '_>, key: &'static str, limit: &mut Duration) {
     let Some(field) = table.text(key) else { return };
     match parse_duration(field.value) {
         Ok(duration) if duration > DURATION_MAX => table.problem_at(key, field.at, "at most \"366d\""),

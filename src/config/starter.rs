@@ -5,6 +5,13 @@ use std::fmt::Write as _;
 
 use crate::capability::PublicKey;
 
+/// What is said of traces where they can be had.
+const TRACES: &str = r#"
+# [traces]                                                       # spans for an OpenTelemetry collector      (restart)
+# endpoint   = "http://127.0.0.1:4318/v1/traces"
+# ratio      = 1.0                                               # the share of new traces that is recorded
+"#;
+
 /// A commented `narrows.toml` that trusts this root under key id 1.
 #[must_use]
 pub fn starter(root: &PublicKey) -> String {
@@ -19,6 +26,7 @@ pub fn starter_of(roots: &BTreeMap<u32, PublicKey>) -> String {
         let _ = writeln!(lines, "{kid} = \"{root}\"");
         lines
     });
+    let traces = if cfg!(feature = "otlp") { TRACES } else { "" };
     format!(
         r#"# Narrows. Every key is explained in docs/configuration.md; `narrows --check` reports every problem.
 # A change takes effect without a restart, but for the keys marked so. Relative paths start at this folder.
@@ -42,7 +50,7 @@ audience = "local"                 # the name that proofs are made for          
 # [log]
 # level      = "warn"                                            # or "info", "narrows=debug,warn"; NARROWS_LOG wins
 # format     = "text"                                            # or "json"
-
+{traces}
 # A built-in service: `capctl service add github` writes this. Without `credential`, the agent's own login passes.
 # [[service]]
 # name       = "github"

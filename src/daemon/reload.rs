@@ -128,6 +128,9 @@ impl Reload {
         let parts = load_snapshot_parts(&self.home, &config, trusted, server_end)?;
         self.trusted = Arc::clone(&parts.trusted);
         let next = self.proxy.live.snapshot().next(parts)?;
+        if !same_upstream {
+            self.proxy.traces.trust(&self.trusted)?;
+        }
         for name in next.missing_secrets() {
             tracing::warn!(secret = name.as_str(), "a service's secret is not in the store");
         }

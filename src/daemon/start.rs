@@ -22,6 +22,7 @@ use crate::proxy::{self, Drain, Entrance, Limits, Live, Parts, Proxy, Snapshot};
 use crate::store::ca::Ca;
 use crate::store::watch::Watcher;
 use crate::store::{Home, StoreError};
+use crate::traces::{Traces, TracesError};
 
 /// How long finished requests may take to reach the journal's file at the end.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The exporter of traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// An address is taken, or not ours to take.
     #[error("cannot listen on {at}")]
     Listen {
@@ -86,7 +90,7 @@ impl StartError {
                 "each socket that is passed needs a `listen`, `admin` or [[listener]] of narrows.toml with its address"
                     .to_owned(),
             ),
-            Self::Listen { .. } | Self::Watch(_) => None,
+            Self::Listen { .. } | Self::Traces(_) | Self::Watch(_) => None,
         }
     }
 }
@@ -149,10 +153,11 @@ impl Daemon {
         let limits = Limits::new(config.limits, started_at);
         let dialer = Dialer::new(own, limits.dial);
         let redirects = config.listeners.iter().any(|listener| listener.transparent);
-        let dialer = if redirects { dialer.remembering() } else { dialer };
+        let dialer = Arc::new(if redirects { dialer.remembering() } else { dialer });
+        let traces = Traces::start(config.traces.as_ref(), &dialer, &trusted)?;
         let audience = Arc::clone(&config.audience);
         let live = Live::new(snapshot);
-        let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer });
+        let proxy = Proxy::new(Parts { audience, limits, live, journal, leaves, dialer, traces });
         let held_at = held.iter().map(|(listener, entrance)| match entrance {
             Entrance::Bound { name, .. } => format!("{listener} for {name}"),
             Entrance::Main | Entrance::Tls => listener.to_string(),
@@ -208,13 +213,14 @@ impl Daemon {
         &self.proxy
     }
 
-    /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, and writes the journal's
-    /// last lines. True when nothing had to be cut.
+    /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, writes the journal's last
+    /// lines and exports the last spans. True when nothing had to be cut.
     pub async fn stop(self) -> bool {
         let in_time = self.drain.run(self.drain_within).await;
         if !self.proxy.journal.flush(FLUSH_WITHIN) {
             tracing::error!("the journal's last lines are not written yet; the next start completes them");
         }
+        self.proxy.traces.finish().await;
         in_time
     }
 }

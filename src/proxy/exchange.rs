@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ulid::Ulid;
 
@@ -36,6 +36,7 @@ use crate::net::guard::GuardState;
 use crate::policy::{self, Code, Denial};
 use crate::request::{CanonicalPath, Facts, Scheme, Target};
 use crate::service::WEB;
+use crate::traces::{Ended, Trace};
 
 /// The way of a request, spelled once: each stage consumes what the one before returned.
 ///
@@ -133,6 +134,7 @@ pub(super) struct Exchange {
     checked: Instant,
     /// For the next look at it while nothing comes.
     pub(super) wait: Wait,
+    pub(super) trace: Trace,
 }
 
 /// What an exchange is opened with.
@@ -144,12 +146,13 @@ pub(super) struct Opening {
     pub(super) version: Version,
     pub(super) foreign: bool,
     pub(super) event: Event,
+    pub(super) trace: Trace,
 }
 
 impl Exchange {
     /// Opens the journal entry. Everything that can still go wrong is then on its line.
     pub(super) fn open(opening: Opening) -> Result<Box<Self>, Refused> {
-        let Opening { tunnel, view, ask, style, version, foreign, event } = opening;
+        let Opening { tunnel, view, ask, style, version, foreign, event, trace } = opening;
         let within_share = tunnel.who.seat.begin();
         tunnel.beat.begin();
         let started = Instant::now();
@@ -194,6 +197,7 @@ impl Exchange {
                 upstream_ms: None,
                 checked: started,
                 wait: Wait::new(&tunnel.beat),
+                trace,
                 tunnel: Arc::clone(&tunnel),
             })
         };
@@ -218,7 +222,8 @@ impl Exchange {
     pub(super) fn of_tunnel(tunnel: Arc<Tunnel>) -> Result<Box<Self>, Refused> {
         let (view, ask) = (tunnel.view(), Ask::tunnel());
         let (style, version) = (Style::Problem, Version::HTTP_11);
-        Self::open(Opening { tunnel, view, ask, style, version, foreign: false, event: Event::Tunnel })
+        let trace = tunnel.who.proxy.traces.begin(&HeaderMap::new());
+        Self::open(Opening { tunnel, view, ask, style, version, foreign: false, event: Event::Tunnel, trace })
     }
 
     /// Asks policy, the one door. The permit holds what was reserved of the budgets.
@@ -360,7 +365,8 @@ impl Exchange {
     }
 
     /// The upstream is turned to within microseconds of the start, so its time is counted from there.
-    pub(super) fn upstream_answered(&mut self) {
+    pub(super) fn upstream_answered(&mut self, status: Option<StatusCode>) {
+        self.trace.answered(status);
         self.seen = Instant::now();
         self.upstream_ms = Some(self.elapsed_ms(self.seen));
     }
@@ -408,7 +414,15 @@ impl Exchange {
         self.seen = now;
         let took = (!self.carried).then(|| self.parts(now));
         self.view.series().of(self.ask.operation()).ended(ending, code, took);
-        let Some(entry) = self.entry.take() else { return };
+        if let Some(entry) = self.entry.take() {
+            self.record(entry, ending, code, status);
+        }
+        let trace = std::mem::take(&mut self.trace);
+        self.tunnel.who.proxy.traces.end(trace, || self.ended(ending, code, status));
+    }
+
+    /// Closes the journal entry at the moment that was seen last.
+    fn record(&self, entry: Entry, ending: Ending, code: Option<Code>, status: Option<StatusCode>) {
         self.meter.close();
         let outcome = Outcome {
             ending,
@@ -416,11 +430,29 @@ impl Exchange {
             status: status.map(|status| status.as_u16()),
             bytes_up: self.meter.up(),
             bytes_down: self.meter.down(),
-            duration_ms: self.elapsed_ms(now),
+            duration_ms: self.elapsed_ms(self.seen),
             upstream_ms: self.upstream_ms,
             foreign_credential: self.foreign || self.meter.foreign_trailer(),
         };
-        entry.finish(&outcome, now);
+        entry.finish(&outcome, self.seen);
+    }
+
+    fn ended(&self, ending: Ending, code: Option<Code>, status: Option<StatusCode>) -> Ended<'_> {
+        let service = self.view.served().service();
+        let turned = self.turned.map(|turned| turned.saturating_duration_since(self.started));
+        Ended {
+            id: self.id,
+            method: self.ask.method.as_ref(),
+            scheme: Some(self.tunnel.scheme),
+            target: (turned.is_some() || self.view.named_exactly()).then_some(&self.tunnel.target),
+            service,
+            operation: service.map(|_| self.ask.operation()),
+            ending,
+            code,
+            status,
+            took: self.seen.saturating_duration_since(self.started),
+            turned,
+        }
     }
 }
 
@@ -460,6 +492,7 @@ pub(super) fn refuse_connect(
     refusal: &Refusal,
 ) -> Response<Reply> {
     let proxy: &Proxy = &authenticated.proxy;
+    let trace = proxy.traces.begin(&HeaderMap::new());
     let time_ms = unix_ms();
     let id = Ulid::from_parts(time_ms, authenticated.id_base);
     let entry = proxy.journal.begin(&Intent {
@@ -491,6 +524,19 @@ pub(super) fn refuse_connect(
         };
         entry.finish(&outcome, Instant::now());
     }
+    proxy.traces.end(trace, || Ended {
+        id,
+        method: None,
+        scheme: None,
+        target: None,
+        service: None,
+        operation: None,
+        ending: Ending::Denied,
+        code: Some(refusal.code),
+        status: Some(refusal.status()),
+        took: Duration::ZERO,
+        turned: None,
+    });
     proxy.metrics.refused(refusal.code);
     proxy.metrics.of(&Served::Nobody).of("").ended(Ending::Denied, Some(refusal.code), None);
     respond::refusal(refusal, &id.to_string(), Style::Problem, Version::HTTP_11)

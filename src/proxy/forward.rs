@@ -93,7 +93,7 @@ fn answered(
     view: Arc<View>,
     connection: Connection<Uplink>,
 ) -> Result<Answered, Refused> {
-    exchange.upstream_answered();
+    exchange.upstream_answered(Some(response.status()));
     if response.status().is_informational() {
         let refusal = Refusal::new(Code::UpstreamProtocol, "the upstream switched protocols without being asked");
         return Err(exchange.refuse(refusal));

@@ -82,7 +82,9 @@ impl Inbound {
         let stripped = served.strip(request.headers_mut(), &mut path_and_query);
         let ask = Ask::new(served, &tunnel, &request, path.ok(), websocket);
         let foreign = stripped.is_ok_and(|stripped| stripped.foreign());
-        let opening = Opening { tunnel, view, ask, style, version, foreign, event: Event::Request };
+        // What was stripped as a credential is no parent of a span.
+        let trace = tunnel.who.proxy.traces.begin(request.headers());
+        let opening = Opening { tunnel, view, ask, style, version, foreign, event: Event::Request, trace };
         let exchange = Exchange::open(opening)?;
         let ambiguous = ambiguous.map(|error| Refusal::new(Code::PathAmbiguous, error.to_string()));
         if let Some(refusal) = fault.or(ambiguous) {

@@ -66,6 +66,7 @@ use crate::net::dial::Dialer;
 use crate::net::leaf::LeafCache;
 use crate::net::listener::{Listener, Stream};
 use crate::net::pool::{Pool, SWEEP_EVERY};
+use crate::traces::Traces;
 
 pub use drain::Drain;
 pub use holding::{BadHolding, Holding, Holdings};
@@ -107,7 +108,9 @@ pub struct Proxy {
     /// The local CA at work.
     pub leaves: LeafCache,
     /// Resolving and connecting.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
+    /// Who is told of requests that have ended.
+    pub traces: Traces,
     /// Counts.
     pub metrics: Metrics,
     /// Budgets and rates.
@@ -137,14 +140,16 @@ pub struct Parts {
     /// See [`Proxy::leaves`].
     pub leaves: LeafCache,
     /// See [`Proxy::dialer`].
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
+    /// See [`Proxy::traces`].
+    pub traces: Traces,
 }
 
 impl Proxy {
     /// A proxy with empty caches and counters.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { audience, limits, live, journal, leaves, dialer } = parts;
+        let Parts { audience, limits, live, journal, leaves, dialer, traces } = parts;
         let shares = Shares::new(Bounds {
             tunnels: limits.authority_tunnels_max.unwrap_or((limits.connections_max / 2).max(1)),
             requests: limits.authority_requests_max.unwrap_or((journal.in_flight_max() / 2).max(1)),
@@ -158,6 +163,7 @@ impl Proxy {
             journal,
             leaves,
             dialer,
+            traces,
             metrics: Metrics::default(),
             ledger: Ledger::new(),
             pool: Pool::default(),

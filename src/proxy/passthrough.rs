@@ -35,11 +35,12 @@ pub(super) async fn open(tunnel: &Arc<Tunnel>) -> Result<Opened, Refused> {
     exchange = exchange.authorized()?.settled().await?;
     let view = tunnel.view();
     let (proxy, rules) = (&tunnel.who.proxy, view.snapshot().dial_rules());
+    exchange.turn();
     let dialled = proxy.dialer.tcp(rules, &tunnel.target, view.named_exactly()).await;
     note_dial(tunnel, dialled.as_ref().err());
     match dialled {
         Ok(upstream) => {
-            exchange.upstream_answered();
+            exchange.upstream_answered(None);
             Ok(Opened { exchange, upstream })
         }
         Err(error) => Err(exchange.refuse(unreachable(&error))),

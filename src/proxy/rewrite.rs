@@ -38,6 +38,7 @@ impl Authorized {
         let Inbound { exchange, mut request, mut path_and_query, stripped, websocket } = self.into_inbound();
         let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         hop::strip_request(request.headers_mut());
+        exchange.trace.pass_on(request.headers_mut());
         if let Err(refusal) = inject(&exchange, &mut request, &mut path_and_query, stripped) {
             return Err(exchange.refuse(refusal));
         }

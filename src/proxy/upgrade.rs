@@ -44,7 +44,7 @@ impl Outgoing {
             Ok(response) => response,
             Err(refusal) => return Err(exchange.refuse(refusal)),
         };
-        exchange.upstream_answered();
+        exchange.upstream_answered(Some(response.status()));
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             if response.status().is_informational() {
                 return Err(exchange.refuse(not_websocket()));

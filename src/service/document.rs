@@ -138,6 +138,21 @@ impl<'d, 'a> Table<'d, 'a> {
         }
     }
 
+    /// A number from 0 to 1.
+    pub(crate) fn fraction(&mut self, key: &'static str) -> Option<Field<f64>> {
+        let value = self.value(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => return self.wrong_type(key, value, "a number from 0 to 1"),
+        };
+        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            self.problem_at(key, value.span(), "expected a number from 0 to 1");
+        }
+        number.map(|number| Field { value: number, at: value.span() })
+    }
+
     /// A string, or a list of strings.
     pub(crate) fn texts(&mut self, key: &'static str) -> Vec<Field<&'d str>> {
         let Some(value) = self.value(key) else { return Vec::new() };
