@@ -40,7 +40,8 @@ struct Pace {
 impl Pace {
     /// Ready when it may go on.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.used < TURN_BYTES {
+        // What is left has to be enough for a read that counts.
+        if self.left() >= BULK_READ_BYTES {
             return Poll::Ready(());
         }
         let turns = self.turns.get_or_insert_with(|| Box::new(PollSemaphore::new(Arc::clone(&TURNS))));
@@ -53,8 +54,8 @@ impl Pace {
     }
 
     /// What may still be read in this turn.
-    fn left(&self) -> u64 {
-        TURN_BYTES.saturating_sub(self.used) as u64
+    const fn left(&self) -> usize {
+        TURN_BYTES.saturating_sub(self.used)
     }
 
     /// So many bytes were read at once.
@@ -101,7 +102,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.pace.poll_turn(cx));
         let (before, left) = (buf.filled().len(), self.pace.left());
-        self.inner.set_limit(left);
+        self.inner.set_limit(left as u64);
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.pace.read(buf.filled().len() - before);
         read
@@ -163,6 +164,21 @@ mod tests {
         pace.read(BULK_READ_BYTES);
         assert_eq!(pace.used, BULK_READ_BYTES);
         assert!(pace.turns.is_none());
+    }
+
+    /// However the turn's end falls between reads, the next one is asked for.
+    #[tokio::test]
+    async fn a_turn_ends_for_readers_of_every_size() {
+        for size in [BULK_READ_BYTES, 3000, 4096, 5000, 16_406, 1 << 20] {
+            let (mut bulk, mut buffer) = (Paced::new(Endless), vec![0; size]);
+            let (mut read, mut least) = (0, usize::MAX);
+            while read < 3 * TURN_BYTES {
+                let bytes = bulk.read(&mut buffer).await.expect("endless");
+                assert!(bytes <= TURN_BYTES && bulk.pace.used <= TURN_BYTES, "{size}");
+                (read, least) = (read + bytes, least.min(bytes));
+            }
+            assert!(bulk.pace.turns.is_some() && least >= BULK_READ_BYTES, "{size}: {least}");
+        }
     }
 
     /// Sixteen who move bulk, and one whom a message reaches by the system: it is looked for after some turns, not after
