@@ -471,3 +471,44 @@ fn a_proxy_that_goes_down_is_alive_and_not_ready() {
     tunnel.send("x");
     assert_eq!(tunnel.answer(false).status(), 200);
 }
+
+#[test]
+fn revocations_that_are_lost_are_not_taken_back() {
+    let world = World::new();
+    let path = world.env.home().join("revoked.jsonl");
+    let revoked = ["first", "second"].map(|name| {
+        let holder = world.env.mint(name, &["acme:read path=/v1"]);
+        let agent = Agent::new(&world.env, &world.daemon, Some(&holder.presentation()));
+        assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+        world.env.revoke(&holder);
+        agent
+    });
+    let deadline = Instant::now() + PATIENCE;
+    while revoked.iter().any(|agent| agent.get(HOST, "/v1/items").status() == 200) {
+        assert!(Instant::now() < deadline, "they are served still");
+    }
+    let whole = fs::read(&path).unwrap();
+    let second = whole.split_inclusive(|byte| *byte == b'\n').nth(1).unwrap().to_vec();
+    // Shrunk, emptied, gone.
+    for left in [Some(&second[..]), Some(b""), None] {
+        match left {
+            Some(left) => put(&path, left),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        assert!(world.until_troubled(&["revocations"]).contains("stays revoked"));
+        // What else changes meanwhile reads the list, too.
+        let reloads = world.scrape().value("narrows_reloads_total{result=\"ok\"}");
+        rewrite(&world);
+        let deadline = Instant::now() + PATIENCE;
+        while world.scrape().value("narrows_reloads_total{result=\"ok\"}") <= reloads {
+            assert!(Instant::now() < deadline, "the file is not read again");
+        }
+        for agent in &revoked {
+            assert_eq!(agent.get(HOST, "/v1/items").code(), "capability_revoked");
+        }
+    }
+    assert_eq!(world.daemon.log().matches("revoked.jsonl does not say any more").count(), 1, "{}", world.daemon.log());
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200, "the twin");
+    put(&path, &whole);
+    world.until_troubled(&[]);
+}

@@ -76,6 +76,27 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// One more file, as the next version of the Secret would have it.
+    fn add(&self, name: &str, bytes: &[u8]) {
+        let to = self.folder.join("..data").join(name);
+        fs::write(&to, bytes).unwrap();
+        set_mode(&to, 0o440);
+        if nix::unistd::geteuid().is_root() {
+            chown(&to, Some(0), Some(NARROWS)).unwrap();
+        } else {
+            set_mode(&to, 0o400);
+        }
+        symlink(Path::new("..data").join(name), self.folder.join(name)).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        for path in [self.folder.join(name), self.folder.join("..data").join(name)] {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -85,7 +106,7 @@ fn narrows(env: &TestEnv, mounted: &Path) -> Command {
     let (program, data) = (env.file("narrows"), env.file("data"));
     set_mode(&env.file(""), 0o755);
     fs::copy(env!("CARGO_BIN_EXE_narrows"), &program).unwrap();
-    fs::create_dir(&data).unwrap();
+    fs::create_dir_all(&data).unwrap();
     let mut command = clean(&program);
     command.arg("--home").arg(data.join("home")).arg("--mounted").arg(mounted).env("NARROWS_LOG", "info");
     if nix::unistd::geteuid().is_root() {
@@ -155,6 +176,31 @@ fn a_mounted_file_that_everybody_reads_is_refused() {
     set_mode(&key, fs::metadata(&key).unwrap().permissions().mode() & 0o777 | 0o004);
     let refused = support::client::run(&mut narrows(&env, &mounted.folder), b"").failed();
     refused.says("ca.key is private");
+}
+
+#[test]
+fn what_leaves_the_mount_keeps_nobody_from_starting_again_but_for_the_revocations() {
+    let env = env("127.0.0.1:0", |_| SocketAddr::from(([127, 0, 0, 1], 9)));
+    env.write_config();
+    let mut mounted = Mounted::new(env.file("mounted"));
+    mounted.swap(&env.home(), &env.mint("agent", &["acme:read"]));
+    mounted.add("ca-next.key", b"what a rotation leaves");
+    mounted.add("revoked.jsonl", b"");
+    let daemon = env.start_traced(|_| narrows(&env, &mounted.folder));
+    daemon.stop();
+
+    mounted.remove("ca-next.key");
+    let mut daemon = env.start_traced(|_| narrows(&env, &mounted.folder));
+    assert!(daemon.log().contains("ca-next.key has left"), "{}", daemon.log());
+    mounted.remove("revoked.jsonl");
+    let said = daemon.wait_for_log("revoked.jsonl is a link to");
+    assert!(said.contains("which is not there"), "{said}");
+    daemon.stop();
+
+    let refused = support::client::run(&mut narrows(&env, &mounted.folder), b"").failed();
+    refused.says("revoked.jsonl is a link to").says("hint: put ");
+    mounted.add("revoked.jsonl", b"");
+    env.start_traced(|_| narrows(&env, &mounted.folder)).stop();
 }
 
 /// `env` of an agent's folder, as names and values.

@@ -108,14 +108,15 @@ impl Standing {
         self.last_was_taken.store(false, Ordering::Relaxed);
     }
 
-    /// The part cannot be used as it lies on the disk: what was read before stays in use.
-    pub fn trouble(&self, part: Part, words: impl Into<String>) {
+    /// The part cannot be used as it lies on the disk: what was read before stays in use. True when this is news.
+    pub fn trouble(&self, part: Part, words: impl Into<String>) -> bool {
         let words = words.into();
-        self.troubles.rcu(|now| {
+        let before = self.troubles.rcu(|now| {
             let mut next = BTreeMap::clone(now);
             next.insert(part, words.clone());
             next
         });
+        before.get(&part) != Some(&words)
     }
 
     /// The part can be used.
@@ -199,7 +200,8 @@ mod tests {
         // What is read after it was not looked at.
         standing.refused(Some((Part::Store, "c".to_owned())));
         assert_eq!(troubled(&standing), ["store", "listeners"]);
-        standing.trouble(Part::Authority, "d");
+        assert!(standing.trouble(Part::Authority, "d"));
+        assert!(!standing.trouble(Part::Authority, "d"), "it has been said");
         standing.reloaded(NOW + 5);
         assert_eq!(troubled(&standing), ["ca"]);
         standing.well(Part::Authority);

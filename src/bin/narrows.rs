@@ -1,6 +1,7 @@
 //! `narrows`: the proxy, in the foreground.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -40,8 +41,11 @@ fn main() -> ExitCode {
         Ok(home) => home,
         Err(error) => return fail(&error, error.hint()),
     };
-    if let Some(Err(error)) = args.mounted.map(|folder| mounted::link(&home, &folder)) {
-        return fail(&error, error.hint());
+    if let Some(folder) = args.mounted {
+        match mounted::link(&home, &folder) {
+            Ok(gone) => gone.iter().for_each(|name| say(&has_left(name, &folder))),
+            Err(error) => return fail(&error, error.hint()),
+        }
     }
     if args.check {
         return check(&home);
@@ -133,6 +137,10 @@ fn check(home: &Home) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
+}
+
+fn has_left(name: &OsStr, folder: &Path) -> String {
+    format!("{} has left {}: it is not linked any more", name.display(), folder.display())
 }
 
 fn say(text: &str) {

@@ -134,6 +134,14 @@ impl Revocations {
         }
     }
 
+    /// Revokes what `before` revoked, too. Returns how much of that this list did not say.
+    pub fn keep(&mut self, before: &Self) -> usize {
+        let said = self.len();
+        self.blocks.extend(&before.blocks);
+        self.holders.extend(&before.holders);
+        self.len() - said
+    }
+
     /// How many blocks and holders are revoked.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -211,6 +219,19 @@ mod tests {
         let mut id = chain.blocks()[0].id();
         id.0[31] ^= 1;
         assert_eq!(list(Subject::Block(id)).is_revoked(&chain), None);
+    }
+
+    #[test]
+    fn what_a_list_before_said_is_kept_and_what_is_lost_is_counted() {
+        let chain = chain_of(&[ALICE, ORCHESTRATOR]);
+        let block = list(Subject::Block(chain.blocks()[0].id()));
+        let holder = list(Subject::Holder(*key(ORCHESTRATOR).public()));
+        let mut both = block.clone();
+        assert_eq!(both.keep(&holder), 1);
+        assert_eq!(both.keep(&block), 0);
+        let mut next = Revocations::default();
+        assert_eq!(next.keep(&both), 2);
+        assert!(next.is_revoked(&chain).is_some());
     }
 
     #[test]

@@ -153,7 +153,8 @@ fn holding(listener: &Listener) -> Result<Holding, LoadError> {
     };
     let at = listener.capability.display();
     let minted = || Some(format!("capctl mint --to PUBKEY --user YOU --allow GRANT --expires 8h --out {at}"));
-    let text = keys::read_text(&listener.capability).map_err(|error| failed(error.to_string(), minted()))?;
+    let text = keys::read_text(&listener.capability)
+        .map_err(|error| failed(error.to_string(), error.hint().or_else(minted)))?;
     let capability = Capability::from_text(text.trim())
         .map_err(|error| failed(format!("{at} holds no capability: {error}"), minted()))?;
     let key = keys::read_private(&listener.key).map_err(|error| failed(error.to_string(), error.hint()))?;

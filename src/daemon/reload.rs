@@ -1,7 +1,8 @@
 //! Files that change while the proxy runs.
 //!
 //! A good change takes effect with the next request; a bad one is refused as a whole, the running configuration stays,
-//! and the log says why. Revocations are read on their own, so that a mistake elsewhere cannot hold one up.
+//! and the log says why. Revocations are read on their own, so that a mistake elsewhere cannot hold one up; none is ever
+//! taken back while the process lives, for a list that has lost lines looks like one that never had them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,10 +81,14 @@ impl Reload {
 
     fn revocations(&self) {
         match load::revocations(&self.home) {
-            Ok(revocations) => {
-                self.standing.well(Part::Revocations);
-                self.proxy.live.revoke(revocations);
-            }
+            Ok(revocations) => match self.proxy.live.revoke(&revocations) {
+                0 => self.standing.well(Part::Revocations),
+                lost => {
+                    if self.standing.trouble(Part::Revocations, REVOCATIONS_LOST) {
+                        tracing::error!(lost, "revoked.jsonl does not say any more what it said: that stays revoked");
+                    }
+                }
+            },
             Err(error) => {
                 tracing::error!(%error, "the revocation list cannot be read: the one before stays");
                 self.standing.trouble(Part::Revocations, REVOCATIONS);
@@ -98,7 +103,8 @@ impl Reload {
             Ok(ca) => ca,
             Err(error) => {
                 tracing::error!(%error, "the local CA cannot be read: the one before signs");
-                return self.standing.trouble(Part::Authority, AUTHORITY);
+                self.standing.trouble(Part::Authority, AUTHORITY);
+                return;
             }
         };
         match self.proxy.leaves.replace_authority(ca.certificate_pem(), ca.key_pem()) {
@@ -145,6 +151,8 @@ impl Reload {
 }
 
 const REVOCATIONS: &str = "the revocation list cannot be read and the one before stays; the log says why";
+const REVOCATIONS_LOST: &str =
+    "the revocation list has lost what it said, which stays revoked until a restart; put the list back";
 const AUTHORITY: &str = "the local CA cannot be used and the one before signs; capctl doctor says why";
 
 /// In plain words that name no path, host or person, for whoever asks.

@@ -47,23 +47,29 @@ impl Live {
         self.0.load().epoch
     }
 
-    /// Revokes now, whatever becomes of the rest of the configuration.
-    pub fn revoke(&self, revocations: Revocations) {
-        let revocations = Arc::new(revocations);
-        self.0.rcu(|now| Snapshot {
-            epoch: now.epoch + 1,
-            revocations: Arc::clone(&revocations),
-            config: Arc::clone(&now.config),
-            injectors: Arc::clone(&now.injectors),
-            known: Arc::clone(&now.known),
-            holdings: Arc::clone(&now.holdings),
-            server_end: now.server_end.clone(),
-            roots: now.roots.clone(),
-            dial_rules: now.dial_rules.clone(),
-            trusted: Arc::clone(&now.trusted),
-            client_tls: now.client_tls.clone(),
-            ..**now
+    /// Revokes now, whatever becomes of the rest of the configuration. What was revoked stays so as long as the process
+    /// lives; returns how much of it the list does not say any more.
+    pub fn revoke(&self, revocations: &Revocations) -> usize {
+        let mut lost = 0;
+        self.0.rcu(|now| {
+            let mut revocations = revocations.clone();
+            lost = revocations.keep(&now.revocations);
+            Snapshot {
+                epoch: now.epoch + 1,
+                revocations: Arc::new(revocations),
+                config: Arc::clone(&now.config),
+                injectors: Arc::clone(&now.injectors),
+                known: Arc::clone(&now.known),
+                holdings: Arc::clone(&now.holdings),
+                server_end: now.server_end.clone(),
+                roots: now.roots.clone(),
+                dial_rules: now.dial_rules.clone(),
+                trusted: Arc::clone(&now.trusted),
+                client_tls: now.client_tls.clone(),
+                ..**now
+            }
         });
+        lost
     }
 
     /// Takes effect with the next request, and within a second for what is under way.
@@ -134,7 +140,7 @@ impl Snapshot {
         Self::build(parts, None)
     }
 
-    /// The snapshot after this one. Epochs move only for what did change, so that caches and kept connections of the
+    /// The snapshot after this one, in which is revoked what was revoked in this one. Epochs move only for what did change, so that caches and kept connections of the
     /// rest stay good.
     ///
     /// # Errors
@@ -144,7 +150,11 @@ impl Snapshot {
     }
 
     fn build(parts: SnapshotParts, before: Option<&Self>) -> Result<Self, TrustError> {
-        let SnapshotParts { config, secrets, holdings, server_end, roots, revocations, dial_rules, trusted } = parts;
+        let SnapshotParts { config, secrets, holdings, server_end, roots, mut revocations, dial_rules, trusted } =
+            parts;
+        if let Some(before) = before {
+            revocations.keep(&before.revocations);
+        }
         let mut known = known(&secrets, before.map(|before| &*before.known));
         known.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
         let injectors = Injectors::with_known(

@@ -25,6 +25,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// There is a symbolic link, and nothing where it leads.
+    #[error("{} is a link to {}, which is not there", path.display(), target.display())]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// Neither `--home`, `NARROWS_HOME`, `XDG_DATA_HOME` nor `HOME` says where the home is.
     #[error("no home: neither NARROWS_HOME nor HOME is set")]
     NoHome,
@@ -127,6 +135,7 @@ impl StoreError {
             Self::OpenFolder { path } => Some(format!("chmod o-w {}", quoted(path))),
             Self::Damaged { name, .. } => Some(format!("capctl secret set {}", quoted(Path::new(name)))),
             Self::WrongKey { key, .. } => Some(format!("put back the {} that belongs to it", quoted(key))),
+            Self::Dangling { target, .. } => Some(format!("put {} back, or remove the link", quoted(target))),
             Self::NoHome => Some("give --home DIR or set NARROWS_HOME".to_owned()),
             Self::Ca { path, .. } => Some(format!(
                 "move {} and {} away, then run: capctl init",
@@ -140,7 +149,11 @@ impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::NotFound => Self::Missing { path },
+            // What somebody put elsewhere and took away is not what was never there.
+            io::ErrorKind::NotFound => match path.read_link() {
+                Ok(target) => Self::Dangling { path, target },
+                Err(_) => Self::Missing { path },
+            },
             io::ErrorKind::AlreadyExists => Self::Exists { path },
             _ => Self::Io { action, path, source },
         }

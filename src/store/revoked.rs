@@ -46,17 +46,21 @@ pub fn append(path: &Path, line: &str) -> Result<(), StoreError> {
     file.sync_all().map_err(failed)
 }
 
-/// The whole list, line by line; a file that is not there is an empty list.
+/// The whole list, line by line; a file that is not there is an empty list, and a link that leads nowhere is none.
 ///
 /// A half-written last line is left out, for it was never acknowledged.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::TooLarge`], [`StoreError::Format`] when it is not UTF-8.
+/// [`StoreError::Dangling`], [`StoreError::Io`], [`StoreError::TooLarge`], [`StoreError::Format`] when it is not UTF-8.
 pub fn load(path: &Path) -> Result<Vec<String>, StoreError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(StoreError::io("read", path, source)),
+        Err(source) => {
+            return match StoreError::io("read", path, source) {
+                StoreError::Missing { .. } => Ok(Vec::new()),
+                error => Err(error),
+            };
+        }
     };
     // Shared with other readers; keeps a writer's half line out of sight.
     file.lock_shared().map_err(|source| StoreError::io("lock", path, source))?;
