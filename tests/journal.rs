@@ -789,6 +789,51 @@ fn a_torn_line_without_a_ring_is_cut_off_with_a_note() {
 }
 
 #[test]
+fn a_last_line_that_lacks_only_its_newline_is_kept() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    write(&journal, 0..3);
+    drop(journal);
+    let path = folder.only_file();
+    let text = fs::read_to_string(&path).expect("a file");
+    fs::write(&path, text.trim_end()).expect("without its newline");
+    let report = folder.verify();
+    assert_eq!(report.problems().map(|problem| problem.kind).collect::<Vec<_>>(), [ProblemKind::Torn]);
+    drop(folder.open());
+    assert_eq!(fs::read_to_string(&path).expect("a file"), text, "the line and its newline");
+    assert_eq!((folder.verify().lines(), folder.verify().repairs()), (3, 0));
+    // One bit away it is no line of ours.
+    let changed = text.trim_end().replacen("\"denied\"", "\"Denied\"", 3).replacen("\"allowed\"", "\"Allowed\"", 3);
+    assert_ne!(changed, text.trim_end());
+    let first_lines = text.trim_end().rfind('\n').expect("three lines") + 1;
+    fs::write(&path, [&text[..first_lines], &changed[first_lines..]].concat()).expect("changed");
+    drop(folder.open());
+    assert_eq!((folder.verify().lines(), folder.verify().repairs()), (3, 1));
+}
+
+#[test]
+fn a_line_that_is_too_long_hides_nothing_that_comes_after_it() {
+    let folder = Folder::new();
+    let journal = folder.open();
+    write(&journal, 0..5);
+    assert!(journal.flush(WAIT));
+    let path = folder.only_file();
+    let text = fs::read_to_string(&path).expect("a file");
+    let lines: Vec<&str> = text.lines().collect();
+    let (long, changed) = ("y".repeat(300_000), lines[3].replacen("\"status\"", "\"Status\"", 1));
+    let problems = |lines: &[&str], end: &str| {
+        fs::write(&path, lines.join("\n") + end).expect("written");
+        let report = folder.verify();
+        assert!(report.chains[0].open);
+        report.problems().map(|problem| (problem.line, problem.kind)).collect::<Vec<_>>()
+    };
+    let seen = problems(&[lines[0], &long, lines[2], &changed, lines[4]], "\n");
+    assert_eq!(seen, [(2, ProblemKind::NotALine), (4, ProblemKind::Changed)]);
+    assert_eq!(problems(&[lines[0], &long], ""), [(2, ProblemKind::NotALine)]);
+    fs::write(&path, text).expect("as it was");
+}
+
+#[test]
 fn zeros_at_the_end_of_a_chain_are_a_torn_line() {
     let folder = Folder::new();
     let journal = folder.open();

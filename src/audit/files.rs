@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// A line is never longer than this, in bytes; readers refuse to go on without a newline.
+/// A line is never longer than this, in bytes, its newline among them; readers keep no more of one.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 
 /// One file of a chain. The order is that of their starts, then of their places in the chain.
@@ -78,8 +78,10 @@ pub(super) struct Lines {
 pub(super) enum Piece<'a> {
     /// A whole line, without its newline.
     Line(&'a [u8]),
-    /// A last line without a newline, or one that is too long to be ours.
+    /// A last line without a newline.
     Torn,
+    /// A line that is too long to be ours, with or without a newline.
+    Overlong,
 }
 
 impl Lines {
@@ -94,6 +96,11 @@ impl Lines {
             return Ok(None);
         }
         self.number += 1;
+        if read == LINE_BYTES_MAX && !self.buffer.ends_with(b"\n") {
+            // What comes after it counts, however long it is.
+            self.reader.skip_until(b'\n')?;
+            return Ok(Some(Piece::Overlong));
+        }
         Ok(Some(self.buffer.strip_suffix(b"\n").map_or(Piece::Torn, Piece::Line)))
     }
 }

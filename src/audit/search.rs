@@ -145,6 +145,9 @@ impl Iterator for Search {
                         Err(_) => return Some(Err(SearchError::NotALine { path: path.clone(), line })),
                     }
                 }
+                Ok(Some(Piece::Overlong)) => {
+                    return Some(Err(SearchError::NotALine { path: path.clone(), line }));
+                }
                 // The end, or a last line that is being written.
                 Ok(Some(Piece::Torn) | None) => self.open = None,
                 Err(source) => {

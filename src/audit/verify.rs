@@ -193,6 +193,7 @@ impl Check {
                     }
                     return Ok(());
                 }
+                Some(Piece::Overlong) => (None, false),
                 Some(Piece::Line(line)) => (split(line), is_repair(line)),
             };
             report.lines += 1;
