@@ -25,6 +25,8 @@ pub(super) struct Chain {
     pub(super) lines: u64,
     durability: Durability,
     rotate_bytes: u64,
+    /// The last line lacks its newline and nothing else.
+    unended: bool,
 }
 
 impl Chain {
@@ -35,11 +37,13 @@ impl Chain {
             File::open(dir)?.sync_all()?;
         }
         let (dir, stem) = (dir.to_owned(), stem.to_owned());
-        Ok(Self { dir, stem, index: 0, file, offset: 0, head: [0; 32], lines: 0, durability, rotate_bytes })
+        let (head, unended) = ([0; 32], false);
+        Ok(Self { dir, stem, index: 0, file, offset: 0, head, lines: 0, durability, rotate_bytes, unended })
     }
 
     /// Opens a dead process's chain where its last whole line ends. What is torn after it stays until
-    /// [`Self::append_last`], so that a recovery which is cut off itself still finds it.
+    /// [`Self::append_last`], so that a recovery which is cut off itself still finds it. A line that lacks only its newline
+    /// is whole.
     ///
     /// Also returns the lines of the last `tail_bytes` of the chain, in which a line may already be that a ring still
     /// holds, and how many bytes are torn.
@@ -62,25 +66,36 @@ impl Chain {
         let length = file.metadata()?.len();
         // A torn line is in the last file: a file is full before the next one begins.
         let torn = (tail.iter().rev().take_while(|&&byte| byte != b'\n').count() as u64).min(length);
-        let offset = length - torn;
-        tail.truncate(tail.len() - usize::try_from(torn).unwrap_or(0));
+        let last_line = tail.split_off(tail.len() - usize::try_from(torn).unwrap_or(0));
+        let unended = is_next(&last_line, &last_head(&tail));
+        let torn = if unended { 0 } else { torn };
+        if unended {
+            tail.extend_from_slice(&last_line);
+            tail.push(b'\n');
+        }
         let head = last_head(&tail);
         let chain = Self {
             dir: dir.to_owned(),
             stem: stem.to_owned(),
             index: last.index,
             file,
-            offset,
+            offset: length - torn,
             head,
             lines: 0,
             durability: Durability::Disk,
             rotate_bytes: u64::MAX,
+            unended,
         };
         Ok((chain, tail, torn))
     }
 
     /// Appends what a recovery has for a chain, in place of what was torn, and waits until all of it is on the disk.
     pub(super) fn append_last(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.unended {
+            self.file.write_all_at(b"\n", self.offset)?;
+            self.offset += 1;
+            self.unended = false;
+        }
         self.append(lines)?;
         self.file.set_len(self.offset)?;
         self.sync()
@@ -205,6 +220,11 @@ fn read_end(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length - from).map_err(|_| io::ErrorKind::FileTooLarge)?];
     file.read_exact_at(&mut bytes, from)?;
     Ok(bytes)
+}
+
+/// Whether it is a line as it was written, which follows the line with that hash.
+fn is_next(line: &[u8], head: &Head) -> bool {
+    super::verify::split(line).is_some_and(|parts| parts.hashes && parts.prev == *head)
 }
 
 /// The hash of the last whole line. Of none, zeros; of a line that is not ours, what it hashes to: the next line then

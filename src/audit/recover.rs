@@ -3,7 +3,7 @@
 //! A ring whose lock nobody holds belongs to a dead process. What it holds and the chain does not have yet is appended:
 //! finished entries with their outcomes, then the others as `aborted`. A line may be in both when the process died
 //! between writing it and freeing its slot; ids tell. What cannot be kept, a torn last line or a part of the ring that
-//! is gone, leaves a line of its own (`event` is `repair`). A ring of another version is left for that version.
+//! is gone, leaves a line of its own (`event` is `repair`); a last line that lacks only its newline gets that. A ring of another version is left for that version.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -83,7 +83,9 @@ fn mend_torn(dir: &Path, with_ring: &HashSet<String>, mirror: Option<&Handoff>) 
             }
             let (mut chain, _, bytes) = Chain::resume(dir, &last.stem, OVERLAP_BYTES)?;
             let mut lines = Vec::new();
-            note(&mut lines, &mut chain, Repair::TornLine { bytes })?;
+            if bytes > 0 {
+                note(&mut lines, &mut chain, Repair::TornLine { bytes })?;
+            }
             chain.append_last(&lines)?;
             show(&lines, mirror);
             Ok(())

@@ -1,5 +1,7 @@
 //! Checks chains: every line hashes to what it says, and points back to the line before.
 //!
+//! Deliberately absent: anything that writes. Whoever looks for what was changed changes nothing.
+//!
 //! What a chain cannot show by itself is that its end was cut off, or that all of it was written anew: for that, its head
 //! must be kept elsewhere and given here.
 
@@ -39,6 +41,8 @@ pub struct ChainReport {
     pub repairs: u64,
     /// Its process lives, or died and its last lines wait to be written.
     pub open: bool,
+    /// It is open, and its last line is not whole: it is being written, or its process died over it.
+    pub torn: bool,
     /// What is wrong, the first problems of it.
     pub problems: Vec<Problem>,
 }
@@ -155,6 +159,7 @@ impl Check {
             repairs: 0,
             head: String::new(),
             open,
+            torn: false,
             problems: Vec::new(),
         };
         let starts_at_zero = whole || files.first().is_some_and(|file| file.index == 0);
@@ -188,6 +193,7 @@ impl Check {
             let (parts, is_repair) = match lines.next()? {
                 None => return Ok(()),
                 Some(Piece::Torn) => {
+                    report.torn = growing;
                     if !growing {
                         report.add(&file.path, at, ProblemKind::Torn);
                     }

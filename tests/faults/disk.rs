@@ -76,7 +76,7 @@ fn a_disk_that_fills_refuses_requests_and_recovers_when_there_is_room() {
     let filler = fill(&audit, 0);
     asker.until(503);
     daemon.crash();
-    run(world.env.command().args(["audit", "verify"]), b"");
+    run(world.env.command().args(["audit", "search"]), b"");
     fs::remove_file(filler).unwrap();
     let daemon = world.env.start_as_written();
     let mut again = Asker::new(world.agent(&daemon));
@@ -232,7 +232,9 @@ fn two_proxies_on_one_home_have_a_chain_each_and_one_may_die() {
     one.served(20);
     other.served(20);
     first.crash();
-    // Whoever looks completes the dead one's chain and leaves the living one's alone.
+    // Whoever looks through it completes the dead one's chain and leaves the living one's alone.
+    world.verify();
+    run(world.env.command().args(["audit", "search"]), b"").succeeded();
     world.verify();
     other.served(20);
     second.stop();

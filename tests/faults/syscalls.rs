@@ -194,11 +194,12 @@ fn a_recovery_whose_calls_fail_is_made_again() {
         let ring = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "ring");
         let left = world.env.journal_files().into_iter().find(ring).expect("a ring");
         let (chain, dir) = (left.with_extension("jsonl"), left.parent().unwrap().to_owned());
-        let mut verify = world.env.command();
-        verify.args(["audit", "verify"]);
+        let mut search = world.env.command();
+        search.args(["audit", "search"]);
         let fault = format!("{call}:error=EIO");
-        run(&mut under_strace(&verify, &[&fault], &[&left, &chain, &dir]), b"");
+        run(&mut under_strace(&search, &[&fault], &[&left, &chain, &dir]), b"");
         assert!(left.exists(), "{call}: the ring was given up although the recovery failed");
+        run(&mut search, b"").succeeded();
         world.verify();
         assert!(!left.exists(), "{call}: the recovery was not made again");
         assert_nothing_lost(&world, &delivered);

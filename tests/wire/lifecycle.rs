@@ -76,6 +76,32 @@ fn a_changed_line_does_not_verify() {
 }
 
 #[test]
+fn a_check_of_the_journal_writes_nothing_and_says_what_is_torn() {
+    let world = World::new(Alpn::Both);
+    world.agent.get(HOST, "/v1/items");
+    world.agent.get(HOST, "/v1/absent");
+    let World { daemon, env, .. } = world;
+    daemon.stop();
+    let is_lines = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let file = env.journal_files().into_iter().find(is_lines).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let whole = text.trim_end();
+    for cut in [whole.to_owned(), format!("{whole}X"), whole[..whole.len() - 200].to_owned()] {
+        std::fs::write(&file, &cut).unwrap();
+        env.capctl(&["audit", "verify"]).failed().says("the last line is not whole").never_says("nothing removed");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), cut, "it was changed");
+    }
+    // The next start repairs it, and says so in the chain.
+    drop(env.start_as_written());
+    env.capctl(&["audit", "verify"]).succeeded().says("1 repairs");
+    // Without its newline alone, the line is whole.
+    std::fs::write(&file, whole).unwrap();
+    drop(env.start_as_written());
+    env.capctl(&["audit", "verify"]).succeeded().never_says("repairs");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
 fn an_end_waits_for_the_request_that_runs() {
     let world = World::new(Alpn::H1);
     let mut tunnel = world.agent.tunnel(HOST);
