@@ -98,6 +98,16 @@ fn no_page_of_a_website_is_answered() {
     for other in ["evil.test", "localhost.evil.test", "0.0.0.0", "[::]", "192.0.2.1", ""] {
         assert_eq!(get(other, ""), 421, "{other}");
     }
+    for other in [format!("127.0.0.1:{}", port ^ 1), format!("localhost:{}", port ^ 1), "localhost:80".to_owned()] {
+        assert_eq!(get(&other, ""), 421, "{other}");
+    }
+    // The target of a request to a proxy: it says whom the client means, whatever Host says.
+    let absolute = |target: &str| status(&ask(&at, &format!("GET http://{target}/metrics HTTP/1.1\r\nHost: {at}")));
+    assert_eq!((absolute(&at), absolute("evil.test"), absolute(&format!("evil.test:{port}"))), (200, 421, 421));
+    assert_eq!(absolute(&format!("127.0.0.1:{}", port ^ 1)), 421);
+    for second in [at.as_str(), "evil.test"] {
+        assert_eq!(get(&at, &format!("\r\nHost: {second}")), 400, "{second}");
+    }
     for origin in ["http://evil.test", "null", "https://127.0.0.1", &format!("http://127.0.0.1:{}", port ^ 1)] {
         assert_eq!(get(&at, &format!("\r\nOrigin: {origin}")), 403, "{origin}");
     }

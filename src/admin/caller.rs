@@ -11,14 +11,37 @@ use crate::store::{Home, bearer};
 /// Set by browsers alone, and by no page's script.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Whom a request names as its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Us,
+    Somebody,
+    /// There is more than one `Host`: whoever reads another one than we do takes it for another request (RFC 9112 §3.2).
+    Several,
+}
+
 /// A page of some website may point a name of its own at us (DNS rebinding), or use an address that means this machine to
-/// a browser: only `localhost` and loopback addresses are our names.
-pub(super) fn names_us<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    Target::parse_or(host, 80).is_ok_and(|named| match named.host.address() {
+/// a browser: only `localhost` and loopback addresses are our names, with our `port` if they say one and we have one. The
+/// authority of an absolute request-target has to be one of them too.
+pub(super) fn named<B>(request: &Request<B>, port: Option<u16>) -> Named {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Named::Several;
+    }
+    let host = first.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let in_target = request.uri().authority();
+    let is_ours = is_our_name(host, port) && in_target.is_none_or(|target| is_our_name(target.as_str(), port));
+    if is_ours { Named::Us } else { Named::Somebody }
+}
+
+fn is_our_name(host: &str, port: Option<u16>) -> bool {
+    let Ok(named) = Target::parse_or(host, port.unwrap_or(80)) else { return false };
+    let is_our_host = match named.host.address() {
         Some(address) => crate::net::address::unmapped(address).is_loopback(),
         None => named.host.as_str() == "localhost",
-    })
+    };
+    is_our_host && port.is_none_or(|port| named.port == port)
 }
 
 /// Whether a page of another site asks: a browser says whose page it is.

@@ -30,6 +30,7 @@ use crate::net::listener::{Listener, Stream};
 use crate::proxy::{Count, Drain, Proxy};
 use crate::store::Home;
 
+use caller::Named;
 use exposition::Form;
 use scrape::Scrape;
 pub use standing::{Part, Reloads, Standing};
@@ -58,6 +59,7 @@ pub struct Admin {
 /// Answers `GET /healthz`, `/readyz`, `/metrics`, and with the token `/status`, until the drain is over.
 pub async fn serve(admin: Admin, listener: Listener) {
     let mut readers: VecDeque<AbortHandle> = VecDeque::with_capacity(READERS_MAX);
+    let port = listener.local_address().map(|address| address.port());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -73,14 +75,14 @@ pub async fn serve(admin: Admin, listener: Listener) {
         {
             oldest.abort();
         }
-        let reader = tokio::spawn(answer_all(admin.clone(), stream));
+        let reader = tokio::spawn(answer_all(admin.clone(), stream, port));
         readers.push_back(reader.abort_handle());
     }
 }
 
-async fn answer_all(admin: Admin, stream: Stream) {
+async fn answer_all(admin: Admin, stream: Stream, port: Option<u16>) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let response = answer(&admin, &request);
+        let response = answer(&admin, &request, port);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -90,9 +92,14 @@ async fn answer_all(admin: Admin, stream: Stream) {
     let _ = connection.await;
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !caller::names_us(request) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "this listener is localhost, 127.0.0.1 or [::1]\n".to_owned());
+fn answer(admin: &Admin, request: &Request<Incoming>, port: Option<u16>) -> Response<Full<Bytes>> {
+    match caller::named(request, port) {
+        Named::Us => {}
+        Named::Several => return text(StatusCode::BAD_REQUEST, "one Host, please\n".to_owned()),
+        Named::Somebody => {
+            let ours = "this listener is localhost, 127.0.0.1 or [::1], with its own port\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, ours.to_owned());
+        }
     }
     if caller::is_of_another_site(request) {
         return text(StatusCode::FORBIDDEN, "not for a page of another site\n".to_owned());
