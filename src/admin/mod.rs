@@ -65,9 +65,13 @@ pub async fn serve(admin: Admin, listener: Listener) {
             accepted = listener.accept() => accepted,
             () = admin.drain.over() => return,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-            continue;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                admin.proxy.make_room(&error);
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
         };
         readers.retain(|reader| !reader.is_finished());
         if readers.len() == READERS_MAX

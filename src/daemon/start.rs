@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::Notify;
+
 use super::load::{self, LoadError, load_snapshot_parts};
 use super::log;
 use super::passed::Passed;
@@ -28,6 +31,9 @@ use crate::traces::{Traces, TracesError};
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// How often a runtime that serves is woken, whatever happens: less than the second for which a request sets a timer.
 const TICK_EVERY: Duration = Duration::from_millis(500);
+
+/// Descriptors that are for no client: listeners, the journal, files that are read again; of a small table a quarter.
+const DESCRIPTORS_KEPT: u64 = 64;
 
 /// Modes of a socket's file. Where users are named, they are told apart when they connect.
 const OWNER_ONLY: u32 = 0o600;
@@ -150,7 +156,7 @@ impl Daemon {
         let journal = Journal::open(&config.journal_dir, options)?;
         let listeners = main.iter().chain(held.iter().map(|(listener, _)| listener)).chain(&admin);
         let own: Vec<SocketAddr> = listeners.filter_map(Listener::local_address).collect();
-        let limits = Limits::new(config.limits, started_at);
+        let limits = Limits::new(within_descriptors(config.limits, &journal, alone), started_at);
         let dialer = Dialer::new(own, limits.dial);
         let redirects = config.listeners.iter().any(|listener| listener.transparent);
         let dialer = Arc::new(if redirects { dialer.remembering() } else { dialer });
@@ -225,7 +231,30 @@ impl Daemon {
     }
 }
 
-/// Keeps a timer that is due before those of requests. Whoever sets one that is due before all others wakes the runtime
+/// The limits that the process can keep: a client has a descriptor and so has what it asks for, and one authority must not
+/// take all of them. Says so where that is less than what is configured.
+fn within_descriptors(mut limits: config::Limits, journal: &Journal, alone: bool) -> config::Limits {
+    let Ok((descriptors, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
+    let kept = DESCRIPTORS_KEPT.min(descriptors / 4);
+    let most = usize::try_from((descriptors - kept) / 2).unwrap_or(usize::MAX).max(1);
+    if limits.connections_max > most {
+        let configured = limits.connections_max;
+        // A command has few clients, and its stderr is for a person.
+        if alone {
+            tracing::warn!(
+                configured,
+                most,
+                descriptors,
+                "connections_max is more than RLIMIT_NOFILE allows: fewer are let in"
+            );
+        }
+        limits.connections_max = most;
+        limits.authority_requests_max.get_or_insert((journal.in_flight_max() / 2).min(most / 2).max(1));
+    }
+    limits
+}
+
+/// Has the log count what it left out, and keeps a timer that is due before those of requests. Whoever sets one that is due before all others wakes the runtime
 /// out of its sleep, also where nobody sleeps: a `write` and an `epoll_wait` for each request on a quiet proxy.
 async fn tick(drain: Drain) {
     let ticking = async {

@@ -104,7 +104,7 @@ impl Queue {
     }
 
     /// Ends the stranger who came first; false where there is none.
-    fn end_first(&mut self) -> bool {
+    pub(super) fn end_first(&mut self) -> bool {
         while let Some((place, task)) = self.strangers.pop_front() {
             if place.upgrade().is_some_and(|place| place.known()) {
                 task.abort();

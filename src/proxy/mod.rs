@@ -47,6 +47,7 @@ mod upgrade;
 mod view;
 mod zstd_blocks;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -55,7 +56,9 @@ use authenticate::Client;
 use body::Uplink;
 use door::{Door, Queue};
 use seldom::Seldom;
+use nix::libc;
 use share::{Bounds, Shares};
+use tokio::sync::Notify;
 use turns::Turns;
 
 use crate::audit::Journal;
@@ -76,6 +79,8 @@ pub use metrics::{BOUNDS, Count, Distribution, Metrics, Series};
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// The same when somebody was ended for it, whose task takes a moment to leave.
+const ACCEPT_AGAIN_SOON: Duration = Duration::from_millis(1);
 
 /// The door that clients of a listener come in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +130,8 @@ pub struct Proxy {
     strangers: Arc<AtomicUsize>,
     /// Why an upstream was not reached, which its agent is not told.
     unreached: Seldom,
+    /// Rings when somebody cannot be accepted for want of a descriptor and has no stranger to end.
+    crowded: Notify,
 }
 
 /// The parts that whoever starts a proxy puts together.
@@ -173,8 +180,21 @@ impl Proxy {
             shares,
             strangers: Arc::default(),
             unreached: Seldom::new(),
+            crowded: Notify::new(),
         })
     }
+
+    /// Has each listener end its oldest stranger, where `error` says that there are no descriptors left.
+    pub(crate) fn make_room(&self, error: &io::Error) {
+        if is_out_of_descriptors(error) {
+            self.crowded.notify_waiters();
+        }
+    }
+}
+
+/// Whether the process, or the system, can open nothing more.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// How much is kept at one moment.
@@ -251,6 +271,10 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
         let accepted = tokio::select! {
             accepted = listener.accept() => Some(accepted),
             () = tokio::time::sleep(SWEEP_EVERY) => None,
+            () = proxy.crowded.notified() => {
+                queue.end_first();
+                None
+            }
             () = drain.started() => return,
         };
         if swept.elapsed() >= SWEEP_EVERY {
@@ -286,10 +310,15 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                 queue.settle().await;
             }
             Some(Err(error)) => {
-                if !std::mem::replace(&mut failing, true) {
+                if !std::mem::replace(&mut failing, true) && door.may_say() {
                     tracing::warn!(%error, "a client could not be accepted");
                 }
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                // Who has shown nothing makes room for who is next: of this listener first.
+                let ended = is_out_of_descriptors(&error) && queue.end_first();
+                if !ended {
+                    proxy.make_room(&error);
+                }
+                tokio::time::sleep(if ended { ACCEPT_AGAIN_SOON } else { ACCEPT_AGAIN_AFTER }).await;
             }
             None => {}
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::libc;
 use tokio::sync::watch;
 
 /// How often the watcher looks.
@@ -35,7 +36,7 @@ impl Watcher {
     /// # Errors
     /// When no thread can be started.
     pub fn start(paths: Vec<PathBuf>) -> std::io::Result<Self> {
-        let mut seen = stamps(&paths);
+        let mut seen = stamps(&paths, &[]);
         let paths = Arc::new(Mutex::new(paths));
         let (sender, generation) = watch::channel(0);
         let stop = Arc::new(AtomicBool::new(false));
@@ -44,7 +45,7 @@ impl Watcher {
             while !stopped.load(Ordering::Relaxed) {
                 thread::park_timeout(INTERVAL);
                 let paths = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let now = stamps(&paths);
+                let now = stamps(&paths, &seen);
                 if now != seen {
                     seen = now;
                     sender.send_modify(|generation| *generation += 1);
@@ -80,30 +81,37 @@ impl Drop for Watcher {
 }
 
 /// What changes when a file changes: which file it is, its size, and when its content or its inode last changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     path: PathBuf,
     identity: Option<(u64, u64, u64, [i64; 4])>,
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
+/// What there is now. To look into a folder takes a descriptor: where there is none, what was `seen` in it stands.
+fn stamps(paths: &[PathBuf], seen: &[Stamp]) -> Vec<Stamp> {
     let mut all = Vec::with_capacity(paths.len());
     for path in paths {
         let found = fs::metadata(path).ok();
         let folder = found.as_ref().is_some_and(Metadata::is_dir);
         all.push(stamp(path, found.as_ref()));
         if folder {
-            all.extend(files_of(path));
+            let before = || seen.iter().filter(|stamp| stamp.path.parent() == Some(path)).cloned().collect();
+            all.extend(files_of(path).unwrap_or_else(before));
         }
     }
     all
 }
 
-fn files_of(folder: &Path) -> Vec<Stamp> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+/// `None` when this process, or the system, can open nothing.
+fn files_of(folder: &Path) -> Option<Vec<Stamp>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => return None,
+        Err(_) => return Some(Vec::new()),
+    };
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).take(FOLDER_FILES_MAX).collect();
     files.sort();
-    files.iter().map(|path| stamp(path, fs::metadata(path).ok().as_ref())).collect()
+    Some(files.iter().map(|path| stamp(path, fs::metadata(path).ok().as_ref())).collect())
 }
 
 fn stamp(path: &Path, found: Option<&Metadata>) -> Stamp {

@@ -1,11 +1,14 @@
 //! A table of descriptors that is full: what runs goes on, nothing spins, and the proxy serves again when there is room.
 
-use std::io::Read as _;
+use std::collections::VecDeque;
 use std::process::Command;
+use std::time::Instant;
 
+use crate::support::PATIENCE;
 use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
+use crate::support::frames::{Flooder, HEADERS, get, stream};
 use crate::support::origin::Origin;
 use crate::support::vitals::Vitals;
 use crate::{HOST, SECRET, World};
@@ -14,17 +17,17 @@ use crate::{HOST, SECRET, World};
 const DESCRIPTORS: u32 = 64;
 const OTHER: &str = "other.acme.test";
 
-#[test]
-fn a_full_table_passes() {
+/// A proxy with that many, with these limits.
+fn world(limits: &str) -> World {
     let mut env = TestEnv::new();
     let origin = Origin::https(&env.ca, &[HOST, OTHER], Alpn::H1);
     env.acme(SECRET, &origin);
     env.dial(OTHER, &origin);
     env.service(&format!("name = \"other\"\nhosts = [\"{OTHER}\"]"));
-    env.setting("[limits]\nauthenticate = \"20s\"\n");
+    env.setting(&format!("[limits]\nauthenticate = \"10m\"\n{limits}\n"));
     origin.put("/v1/items", "text/plain", "items");
     env.write_config();
-    let mut daemon = env.start_traced(|narrows| {
+    let daemon = env.start_traced(|narrows| {
         let mut limited = Command::new("/bin/sh");
         limited.args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\"")]).arg(narrows.get_program());
         limited.env_clear();
@@ -33,30 +36,77 @@ fn a_full_table_passes() {
     });
     let holder = env.mint("holder", &["acme", "other"]);
     let agent = Agent::new(&env, &daemon, Some(&holder.presentation()));
+    World { daemon, env, origin, holder, agent }
+}
+
+/// Has the proxy dial until it has no descriptor left: one connection whose every request needs one of its own. Drop it,
+/// and they are free again.
+fn fill(world: &World) -> Flooder {
+    let mut hungry = Flooder::new(&world.agent, HOST);
+    let requests = (0..DESCRIPTORS as usize).flat_map(|number| get(stream(number), HOST, "/hang"));
+    hungry.wire.send_bytes(&requests.collect::<Vec<u8>>());
+    // The first that is answered found none.
+    hungry.until(|kind, _, _| kind == HEADERS).expect("an answer");
+    hungry
+}
+
+#[test]
+fn silent_clients_leave_room_for_others_whatever_the_table_holds() {
+    let mut world = world("");
+    world.daemon.wait_for_log("RLIMIT_NOFILE");
+    // Those who are ended come again at once.
+    let mut held: VecDeque<_> = (0..4 * DESCRIPTORS).map(|_| world.agent.dial()).collect();
+    for _ in 0..5 {
+        assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+        for _ in 0..DESCRIPTORS {
+            held.pop_front();
+            held.push_back(world.agent.dial());
+        }
+    }
+}
+
+#[test]
+fn when_nothing_is_left_a_stranger_makes_room_for_who_comes() {
+    let world = world("authority_requests_max = 1000");
+    let strangers: Vec<_> = (0..4).map(|_| world.agent.dial()).collect();
+    let _hungry = fill(&world);
+    // There is no descriptor for an upstream; but there is one for whoever asks.
+    for _ in 0..2 {
+        assert_eq!(world.agent.get(OTHER, "/v1/items").code(), "overloaded");
+    }
+    drop(strangers);
+}
+
+#[test]
+fn a_full_table_passes() {
+    let mut world = world("authority_requests_max = 1000");
     let get = |host: &str| format!("GET /v1/items HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let (mut served, mut unserved) = (agent.tunnel(HOST), agent.tunnel(OTHER));
-    served.send(&get(HOST));
+    let (mut served, mut unserved) = (world.agent.tunnel(OTHER), world.agent.tunnel(HOST));
+    served.send(&get(OTHER));
     assert_eq!(served.answer(false).status(), 200);
 
-    let mut held: Vec<_> = (0..2 * DESCRIPTORS).map(|_| agent.dial()).collect();
-    daemon.wait_for_log("could not be accepted");
-    Vitals::of(daemon.pid()).assert_idle("a full table");
-    assert_eq!(daemon.log().matches("could not be accepted").count(), 1, "said once:\n{}", daemon.log());
+    let hungry = fill(&world);
+    let held: Vec<_> = (0..8).map(|_| world.agent.dial()).collect();
+    world.daemon.wait_for_log("could not be accepted");
+    Vitals::of(world.daemon.pid()).assert_idle("a full table");
     // What has its descriptors goes on; what needs one more is told that it is us who have none.
-    served.send(&get(HOST));
+    served.send(&get(OTHER));
     assert_eq!(served.answer(false).status(), 200);
-    unserved.send(&get(OTHER));
+    unserved.send(&get(HOST));
     let answer = unserved.answer(false);
     assert_eq!((answer.status(), &*answer.code()), (503, "overloaded"), "{answer:?}");
-    let line = env.journal_line(|line| line["host"] == OTHER);
+    let line = world.env.journal_line(|line| line["host"] == HOST && line["path"] == "/v1/items");
     assert_eq!((&line["outcome"], &line["code"]), (&"failed".into(), &"overloaded".into()), "{line}");
 
-    drop(held.split_off(1));
-    let world = World { daemon, env, origin, holder, agent };
+    drop((hungry, held));
+    // The upstreams of those who have gone are let go of in a moment.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        unserved.send(&get(HOST));
+        match unserved.answer(false).status() {
+            200 => break,
+            status => assert!(status == 503 && Instant::now() < deadline, "{status}"),
+        }
+    }
     assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
-    unserved.send(&get(OTHER));
-    assert_eq!(unserved.answer(false).status(), 200);
-    let mut first = held.remove(0).into_inner();
-    first.set_nonblocking(true).unwrap();
-    assert!(first.read(&mut [0; 1]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "held still");
 }
