@@ -261,6 +261,7 @@ async fn tick(drain: Drain) {
         let mut ticks = tokio::time::interval(TICK_EVERY);
         loop {
             ticks.tick().await;
+            log::count_left_out();
         }
     };
     tokio::select! { () = ticking => {}, () = drain.started() => {} }

@@ -7,8 +7,8 @@ use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, Flooder, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM,
-    SETTINGS, UNKNOWN, cancel, field, frame, get, initial_window, integer, request, stream, window,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, Flooder, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
+    RST_STREAM, SETTINGS, UNKNOWN, cancel, field, frame, get, initial_window, integer, request, stream, window,
 };
 use crate::support::origin::Origin;
 use crate::support::vitals::Vitals;
@@ -139,6 +139,7 @@ fn frames_that_cost_nothing_to_send_cost_little_to_read() {
     let floods = [
         ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
         ("PING", frame(PING, 0, 0, &[0; 8])),
+        ("PING that was never asked", frame(PING, ACK, 0, &[0; 8])),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
         ("unknown", frame(UNKNOWN, 0, 0, b"what")),
         ("WINDOW_UPDATE", window(0, 1)),
@@ -148,6 +149,8 @@ fn frames_that_cost_nothing_to_send_cost_little_to_read() {
         siege.flood(what, &[open.clone(), flood.repeat(count)].concat());
     }
     siege.ends("empty DATA", &[open, frame(DATA, 0, 1, &[]).repeat(count)].concat());
+    let (said, _) = siege.world.daemon.stop();
+    assert!(said.lines().count() < 10, "a flood of the log, too:\n{said:.1000}");
 }
 
 #[test]

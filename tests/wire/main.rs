@@ -14,6 +14,7 @@ mod hostile;
 mod liars;
 mod lifecycle;
 mod listener;
+mod log;
 mod memory;
 mod names;
 mod plain;
