@@ -1,7 +1,7 @@
 //! What has been revoked: blocks and holders. Either kills every capability that it is part of, the whole subtree.
 //!
-//! Deliberately absent: the file. A line that cannot be read makes the whole list unreadable, and the caller refuses
-//! what it cannot judge.
+//! Deliberately absent: the file. Where nothing is known yet, a line that cannot be read makes the whole list unreadable,
+//! and the caller refuses what it cannot judge; where a list is in force, every other line is added to it.
 
 use std::collections::HashSet;
 
@@ -115,15 +115,27 @@ impl Revocations {
     /// # Errors
     /// [`BadRevocation`] names the first line that cannot be read: nothing may be judged by such a list.
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, BadRevocation> {
-        let mut revocations = Self::default();
-        for (at, line) in lines.into_iter().enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let revocation = Revocation::parse(line).map_err(|problem| BadRevocation { line: at + 1, problem })?;
-            revocations.add(revocation.subject);
+        match Self::of(lines.into_iter().map(str::as_bytes)) {
+            (revocations, None) => Ok(revocations),
+            (_, Some(bad)) => Err(bad),
         }
-        Ok(revocations)
+    }
+
+    /// What the lines that can be read revoke, and the first one that cannot; blank ones are skipped.
+    pub fn of<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> (Self, Option<BadRevocation>) {
+        let (mut revocations, mut bad) = (Self::default(), None);
+        for (at, line) in lines.into_iter().enumerate() {
+            let read = match str::from_utf8(line) {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => Revocation::parse(line),
+                Err(_) => Err("it is not UTF-8".to_owned()),
+            };
+            match read {
+                Ok(revocation) => revocations.add(revocation.subject),
+                Err(problem) => _ = bad.get_or_insert(BadRevocation { line: at + 1, problem }),
+            }
+        }
+        (revocations, bad)
     }
 
     /// Adds to a list that is being made.
@@ -140,6 +152,15 @@ impl Revocations {
         self.blocks.extend(&before.blocks);
         self.holders.extend(&before.holders);
         self.len() - said
+    }
+
+    /// Whether it names this block or holder.
+    #[must_use]
+    pub fn names(&self, subject: Subject) -> bool {
+        match subject {
+            Subject::Block(block) => self.blocks.contains(&block),
+            Subject::Holder(holder) => self.holders.contains(&holder),
+        }
     }
 
     /// How many blocks and holders are revoked.
@@ -252,7 +273,13 @@ mod tests {
         ] {
             let error = Revocations::parse([good.as_str(), "", bad]).expect_err(bad);
             assert_eq!(error.line, 3, "{bad}");
+            // The lines around it can be read all the same.
+            let other = good.replace("ab", "cd");
+            let (read, first) = Revocations::of([bad, &good, "\u{fffd}", &other].map(str::as_bytes));
+            assert_eq!((read.len(), first.map(|bad| bad.line)), (2, Some(1)), "{bad}");
         }
+        let (read, bad) = Revocations::of([&b"\xff"[..], good.as_bytes()]);
+        assert_eq!((read.len(), bad.map(|bad| bad.line)), (1, Some(1)));
         assert_eq!(Revocations::parse([good.as_str(), "  ", &good]).expect("a list").len(), 1);
     }
 }

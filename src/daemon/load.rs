@@ -13,7 +13,8 @@ use crate::net::channel::{Identity, ServerEnd};
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, RootSource, TrustError};
 use crate::proxy::{Holding, Holdings, SnapshotParts};
-use crate::store::{Home, SecretStore, StoreError, keys, private, revoked};
+use crate::store::revoked::Followed;
+use crate::store::{Home, SecretStore, StoreError, keys, private};
 
 /// Why a home's files cannot be served from.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ impl LoadError {
     }
 }
 
-/// Reads everything that may change while a proxy runs. `trusted` is reused where `[upstream]` says nothing new, `server_end`
+/// Reads everything that may change while a proxy runs, but for `revocations`. `trusted` is reused where `[upstream]` says nothing new, `server_end`
 /// where `[tls]` and its files do not.
 ///
 /// # Errors
@@ -70,6 +71,7 @@ impl LoadError {
 pub fn load_snapshot_parts(
     home: &Home,
     config: &Arc<Config>,
+    revocations: Revocations,
     trusted: Option<Arc<RootCertStore>>,
     server_end: Option<Arc<ServerEnd>>,
 ) -> Result<SnapshotParts, LoadError> {
@@ -78,7 +80,7 @@ pub fn load_snapshot_parts(
         holdings: holdings(config)?,
         server_end: self::server_end(config, server_end)?,
         roots: Roots::new(config.roots.clone()),
-        revocations: revocations(home)?,
+        revocations,
         dial_rules: DialRules {
             connect_to: config.upstream.connect_to.clone(),
             allow_addresses: config.upstream.allow_addresses.clone(),
@@ -91,10 +93,10 @@ pub fn load_snapshot_parts(
     })
 }
 
-/// The home's revocations as they stand.
-pub(super) fn revocations(home: &Home) -> Result<Revocations, LoadError> {
-    let lines = revoked::load(&home.revoked()).map_err(LoadError::RevocationFile)?;
-    Ok(Revocations::parse(lines.iter().map(String::as_str))?)
+/// The home's revocations as they stand, and the first line that is none.
+pub(super) fn revocations(list: &mut Followed) -> Result<(Revocations, Option<BadRevocation>), LoadError> {
+    let bytes = list.read().map_err(LoadError::RevocationFile)?;
+    Ok(Revocations::of(bytes.split(|&byte| byte == b'\n')))
 }
 
 /// When the secrets that services name were set, where the store knows.

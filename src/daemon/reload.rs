@@ -1,24 +1,35 @@
 //! Files that change while the proxy runs.
 //!
 //! A good change takes effect with the next request; a bad one is refused as a whole, the running configuration stays,
-//! and the log says why. Revocations are read on their own, so that a mistake elsewhere cannot hold one up; none is ever
+//! and the log says why. What could not be read is tried again each second: it may have been the system that could not, and
+//! no change would come of that. Revocations are read on their own, so that a mistake elsewhere cannot hold one up; none is ever
 //! taken back while the process lives, for a list that has lost lines looks like one that never had them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
+use tokio::sync::Notify;
 
 use super::load::{self, LoadError, load_snapshot_parts};
 use super::log;
 use super::notify::notify;
 use crate::admin::{Part, Standing};
+use crate::capability::Revocations;
 use crate::clock::UnixSeconds;
 use crate::config::{Config, changes_needing_restart};
 use crate::proxy::{Drain, Proxy};
 use crate::store::Home;
 use crate::store::ca::Ca;
+use crate::store::revoked::Followed;
 use crate::store::watch::Watcher;
+
+/// What could not be read is tried again after this long, for it may lie with the system and not with the file.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Descriptors kept for files that are read again: of no use to a client, however many it has used up.
+const SPARE: usize = 4;
 
 /// Follows a home's files for a running proxy.
 pub(super) struct Reload {
@@ -29,9 +40,50 @@ pub(super) struct Reload {
     /// The certificate of the CA that signs now.
     pub(super) signs: String,
     pub(super) watcher: Watcher,
+    /// The revocation list.
+    pub(super) list: Followed,
+    pub(super) spare: Spare,
+    /// Rings when somebody wants everything read again.
+    pub(super) again: Arc<Notify>,
     pub(super) standing: Arc<Standing>,
     /// The process is this proxy and nothing else: the service manager is told of it.
     pub(super) alone: bool,
+    pub(super) failing: Failing,
+}
+
+/// What was wrong with each part when it was read last, as it was said.
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    revocations: Option<String>,
+    authority: Option<String>,
+    rest: Option<String>,
+}
+
+impl Failing {
+    fn is_any(&self) -> bool {
+        self.revocations.is_some() || self.authority.is_some() || self.rest.is_some()
+    }
+}
+
+/// Open files of no meaning, closed while others are read.
+#[derive(Debug)]
+pub(super) struct Spare(Vec<File>);
+
+impl Spare {
+    pub(super) fn new() -> Self {
+        let mut spare = Self(Vec::with_capacity(SPARE));
+        spare.take();
+        spare
+    }
+
+    fn take(&mut self) {
+        let missing = SPARE - self.0.len();
+        self.0.extend((0..missing).map_while(|_| File::open("/dev/null").ok()));
+    }
+
+    fn give(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// What became of a change.
@@ -46,30 +98,68 @@ impl Reload {
         let mut changes = self.watcher.subscribe();
         loop {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.all();
+                }
+                () = self.again.notified() => self.all(),
+                () = tokio::time::sleep(AGAIN_AFTER), if self.failing.is_any() => self.what_failed(),
                 () = drain.started() => return,
             }
-            self.tell("RELOADING=1");
-            self.revocations();
-            self.authority();
-            let next = self.next();
-            self.tell(match next {
-                Ok(Reloaded::Taken) => "READY=1\nSTATUS=the configuration was read again",
-                Ok(Reloaded::RestartNeeded) => "READY=1\nSTATUS=restart needed: the log says for which keys",
-                Err(_) => "READY=1\nSTATUS=a change was refused: the log says why",
-            });
-            match next {
-                Ok(Reloaded::Taken) => {
-                    self.standing.reloaded(UnixSeconds::now());
-                    tracing::info!("the configuration was read again");
-                }
-                Ok(Reloaded::RestartNeeded) => self.standing.refused(None),
-                Err(error) => {
-                    report(&error);
-                    self.standing.refused(trouble(&error));
-                }
-            }
             self.watcher.set_paths(watched(&self.home, &self.config.files));
+        }
+    }
+
+    /// Reads everything, and says what is wrong also where that has been said.
+    fn all(&mut self) {
+        self.failing = Failing::default();
+        self.tell("RELOADING=1");
+        self.revocations();
+        self.authority();
+        self.rest();
+    }
+
+    /// Reads again what could not be read, with more descriptors, and says what is wrong where that is news.
+    fn what_failed(&mut self) {
+        if self.failing.revocations.is_some() {
+            self.revocations();
+        }
+        self.spare.give();
+        if self.failing.authority.is_some() {
+            self.authority();
+        }
+        if self.failing.rest.is_some() {
+            self.rest();
+        }
+        self.spare.take();
+    }
+
+    /// Everything that is taken as a whole or not at all.
+    fn rest(&mut self) {
+        let next = self.next();
+        let failing = next.as_ref().err().map(words);
+        let is_news = failing != self.failing.rest || failing.is_none();
+        self.failing.rest = failing;
+        if !is_news {
+            return;
+        }
+        self.tell(match next {
+            Ok(Reloaded::Taken) => "READY=1\nSTATUS=the configuration was read again",
+            Ok(Reloaded::RestartNeeded) => "READY=1\nSTATUS=restart needed: the log says for which keys",
+            Err(_) => "READY=1\nSTATUS=a change was refused: the log says why",
+        });
+        match next {
+            Ok(Reloaded::Taken) => {
+                self.standing.reloaded(UnixSeconds::now());
+                tracing::info!("the configuration was read again");
+            }
+            Ok(Reloaded::RestartNeeded) => self.standing.refused(None),
+            Err(error) => {
+                report(&error);
+                self.standing.refused(trouble(&error));
+            }
         }
     }
 
@@ -79,46 +169,55 @@ impl Reload {
         }
     }
 
-    fn revocations(&self) {
-        match load::revocations(&self.home) {
-            Ok(revocations) => match self.proxy.live.revoke(&revocations) {
-                0 => self.standing.well(Part::Revocations),
-                lost => {
-                    if self.standing.trouble(Part::Revocations, REVOCATIONS_LOST) {
-                        tracing::error!(lost, "revoked.jsonl does not say any more what it said: that stays revoked");
-                    }
-                }
-            },
-            Err(error) => {
-                tracing::error!(%error, "the revocation list cannot be read: the one before stays");
-                self.standing.trouble(Part::Revocations, REVOCATIONS);
+    fn revocations(&mut self) {
+        let (failing, lost) = match load::revocations(&mut self.list) {
+            Ok((revocations, bad)) => {
+                let lost = self.proxy.live.revoke(&revocations);
+                (bad.map(|bad| (bad.to_string(), A_LINE)), lost)
             }
+            Err(error) => (Some((error.to_string(), REVOCATIONS)), 0),
+        };
+        if let Some((error, words)) = failing {
+            self.standing.trouble(Part::Revocations, words);
+            if self.failing.revocations.as_ref() != Some(&error) {
+                tracing::error!(error, "{words}");
+                self.failing.revocations = Some(error);
+            }
+            return;
+        }
+        self.failing.revocations = None;
+        if lost == 0 {
+            self.standing.well(Part::Revocations);
+        } else if self.standing.trouble(Part::Revocations, REVOCATIONS_LOST) {
+            tracing::error!(lost, "revoked.jsonl does not say any more what it said: that stays revoked");
         }
     }
 
     /// A rotation may have changed who signs.
     fn authority(&mut self) {
-        let ca = match Ca::load(&self.home) {
-            Ok(ca) if ca.certificate_pem() == self.signs => return self.standing.well(Part::Authority),
-            Ok(ca) => ca,
-            Err(error) => {
-                tracing::error!(%error, "the local CA cannot be read: the one before signs");
-                self.standing.trouble(Part::Authority, AUTHORITY);
-                return;
-            }
+        let failing = match Ca::load(&self.home) {
+            Ok(ca) if ca.certificate_pem() == self.signs => None,
+            Ok(ca) => match self.proxy.leaves.replace_authority(ca.certificate_pem(), ca.key_pem()) {
+                Ok(()) => {
+                    ca.certificate_pem().clone_into(&mut self.signs);
+                    self.standing.authority_ends(ca.ends_at());
+                    tracing::info!("another CA signs now");
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            },
+            Err(error) => Some(error.to_string()),
         };
-        match self.proxy.leaves.replace_authority(ca.certificate_pem(), ca.key_pem()) {
-            Ok(()) => {
-                ca.certificate_pem().clone_into(&mut self.signs);
-                self.standing.well(Part::Authority);
-                self.standing.authority_ends(ca.ends_at());
-                tracing::info!("another CA signs now");
-            }
-            Err(error) => {
-                tracing::error!(%error, "the local CA cannot be used: the one before signs");
+        match &failing {
+            None => self.standing.well(Part::Authority),
+            Some(error) => {
                 self.standing.trouble(Part::Authority, AUTHORITY);
+                if failing != self.failing.authority {
+                    tracing::error!(error, "the local CA cannot be used: the one before signs");
+                }
             }
         }
+        self.failing.authority = failing;
     }
 
     fn next(&mut self) -> Result<Reloaded, LoadError> {
@@ -131,7 +230,9 @@ impl Reload {
         let same_upstream = config.upstream == self.config.upstream;
         let trusted = same_upstream.then(|| Arc::clone(&self.trusted));
         let server_end = self.proxy.live.snapshot().server_end().cloned();
-        let parts = load_snapshot_parts(&self.home, &config, trusted, server_end)?;
+        // What is revoked is kept from one snapshot to the next, and read on its own.
+        let revocations = Revocations::default();
+        let parts = load_snapshot_parts(&self.home, &config, revocations, trusted, server_end)?;
         self.trusted = Arc::clone(&parts.trusted);
         let next = self.proxy.live.snapshot().next(parts)?;
         if !same_upstream {
@@ -150,6 +251,7 @@ impl Reload {
     }
 }
 
+const A_LINE: &str = "a line of the revocation list cannot be read and the others count, but no proxy starts with it; the log says which";
 const REVOCATIONS: &str = "the revocation list cannot be read and the one before stays; the log says why";
 const REVOCATIONS_LOST: &str =
     "the revocation list has lost what it said, which stays revoked until a restart; put the list back";
@@ -182,6 +284,14 @@ fn trouble(error: &LoadError) -> Option<(Part, String)> {
         LoadError::RevocationFile(_) | LoadError::Revocations(_) => return None,
     };
     Some((part, what.to_owned()))
+}
+
+/// All that is wrong, to tell whether it has changed.
+fn words(error: &LoadError) -> String {
+    match error {
+        LoadError::Config(problems) => problems.iter().map(|problem| format!("{problem}\n")).collect(),
+        other => other.to_string(),
+    }
 }
 
 fn report(error: &LoadError) {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::load::{self, LoadError, load_snapshot_parts};
 use super::log;
 use super::passed::Passed;
-use super::reload::{Reload, watched};
+use super::reload::{Failing, Reload, Spare, watched};
 use crate::admin::{Admin, Standing};
 use crate::audit::{Journal, JournalError, JournalOptions};
 use crate::clock::UnixSeconds;
@@ -23,6 +23,7 @@ use crate::net::listener::Listener;
 use crate::net::trust::TrustError;
 use crate::proxy::{self, Drain, Entrance, Limits, Live, Parts, Proxy, Snapshot};
 use crate::store::ca::Ca;
+use crate::store::revoked::Followed;
 use crate::store::watch::Watcher;
 use crate::store::{Home, StoreError};
 use crate::traces::{Traces, TracesError};
@@ -122,6 +123,8 @@ pub struct Daemon {
     address: Option<SocketAddr>,
     socket: Option<PathBuf>,
     drain_within: Duration,
+    /// Rings when the files are to be read again.
+    again: Arc<Notify>,
 }
 
 impl Daemon {
@@ -137,7 +140,13 @@ impl Daemon {
         log::set(&config.log);
         watcher.set_paths(watched(home, &config.files));
         let started_at = UnixSeconds::now();
-        let parts = load_snapshot_parts(home, &config, None, None)?;
+        let mut list = Followed::new(home.revoked());
+        // Nothing may be judged by half of a list.
+        let revocations = match load::revocations(&mut list)? {
+            (revocations, None) => revocations,
+            (_, Some(bad)) => return Err(LoadError::from(bad).into()),
+        };
+        let parts = load_snapshot_parts(home, &config, revocations, None, None)?;
         let trusted = Arc::clone(&parts.trusted);
         let snapshot = Snapshot::first(parts)?;
         let ca = Ca::load(home)?;
@@ -176,6 +185,7 @@ impl Daemon {
             socket: socket.as_ref().map(|_| home.socket()),
             drain_within: config.limits.drain,
             proxy: Arc::clone(&proxy),
+            again: Arc::default(),
         };
         let entrance = if config.tls.is_some() { Entrance::Tls } else { Entrance::Main };
         let main = main.map(|listener| (listener, entrance));
@@ -189,7 +199,9 @@ impl Daemon {
             tokio::spawn(crate::admin::serve(operator, admin));
         }
         let (home, signs) = (home.clone(), ca.certificate_pem().to_owned());
-        let reload = Reload { home, proxy, config, trusted, signs, watcher, standing, alone };
+        let (again, spare, failing) = (Arc::clone(&daemon.again), Spare::new(), Failing::default());
+        let reload =
+            Reload { home, proxy, config, trusted, signs, watcher, list, spare, again, standing, alone, failing };
         tokio::spawn(reload.run(daemon.drain.clone()));
         tokio::spawn(tick(daemon.drain.clone()));
         Ok(daemon)
@@ -217,6 +229,11 @@ impl Daemon {
     #[must_use]
     pub fn proxy(&self) -> &Arc<Proxy> {
         &self.proxy
+    }
+
+    /// Has the files read again, as if one had changed.
+    pub fn read_again(&self) {
+        self.again.notify_one();
     }
 
     /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, writes the journal's last

@@ -50,24 +50,26 @@ impl Live {
     /// Revokes now, whatever becomes of the rest of the configuration. What was revoked stays so as long as the process
     /// lives; returns how much of it the list does not say any more.
     pub fn revoke(&self, revocations: &Revocations) -> usize {
-        let mut lost = 0;
-        self.0.rcu(|now| {
-            let mut revocations = revocations.clone();
-            lost = revocations.keep(&now.revocations);
-            Snapshot {
-                epoch: now.epoch + 1,
-                revocations: Arc::new(revocations),
-                config: Arc::clone(&now.config),
-                injectors: Arc::clone(&now.injectors),
-                known: Arc::clone(&now.known),
-                holdings: Arc::clone(&now.holdings),
-                server_end: now.server_end.clone(),
-                roots: now.roots.clone(),
-                dial_rules: now.dial_rules.clone(),
-                trusted: Arc::clone(&now.trusted),
-                client_tls: now.client_tls.clone(),
-                ..**now
-            }
+        let mut all = revocations.clone();
+        let (known, before) = (self.0.load(), revocations.len());
+        let lost = all.keep(&known.revocations);
+        if before + lost == known.revocations.len() {
+            return lost;
+        }
+        let all = Arc::new(all);
+        self.0.rcu(|now| Snapshot {
+            epoch: now.epoch + 1,
+            revocations: Arc::clone(&all),
+            config: Arc::clone(&now.config),
+            injectors: Arc::clone(&now.injectors),
+            known: Arc::clone(&now.known),
+            holdings: Arc::clone(&now.holdings),
+            server_end: now.server_end.clone(),
+            roots: now.roots.clone(),
+            dial_rules: now.dial_rules.clone(),
+            trusted: Arc::clone(&now.trusted),
+            client_tls: now.client_tls.clone(),
+            ..**now
         });
         lost
     }

@@ -3,14 +3,19 @@
 //! What a line says is `capability`'s business; here are its bytes, safe on disk before anybody is told.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
 
 use super::StoreError;
 
 /// The list is not read beyond this, in bytes (some 500 000 revocations).
 pub const REVOKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Holds the place of a list that is not there.
+const PLACEHOLDER: &str = "/dev/null";
 
 /// Appends one line (without its newline) and waits until it is on the disk.
 ///
@@ -62,15 +67,73 @@ pub fn load(path: &Path) -> Result<Vec<String>, StoreError> {
             };
         }
     };
+    let bytes = read_whole_lines(&mut file, path)?;
+    let text = str::from_utf8(&bytes);
+    let text = text.map_err(|_| StoreError::Format { path: path.to_owned(), why: "it is not UTF-8" })?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The list of a process that follows it.
+///
+/// It has a descriptor of its own all the time: what clients do with the others keeps no revocation from being read.
+#[derive(Debug)]
+pub struct Followed {
+    path: PathBuf,
+    /// The list as it was opened last, or a file that is always there.
+    held: Option<File>,
+}
+
+impl Followed {
+    /// Follows the list at `path`, which need not be there yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        let held = File::open(&path).or_else(|_| File::open(PLACEHOLDER)).ok();
+        Self { path, held }
+    }
+
+    /// The bytes of the list as it is now, whole lines; of a file that is not there, none.
+    ///
+    /// # Errors
+    /// [`StoreError::Dangling`], [`StoreError::Io`], [`StoreError::TooLarge`].
+    pub fn read(&mut self) -> Result<Vec<u8>, StoreError> {
+        let Self { path, held } = self;
+        match open(path, held).and_then(|file| file.rewind().map(|()| file)) {
+            Ok(file) => read_whole_lines(file, path),
+            Err(source) => match StoreError::io("read", path, source) {
+                StoreError::Missing { .. } => Ok(Vec::new()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+/// The file that is at `path` now: the held one, if it is that.
+fn open<'a>(path: &Path, held: &'a mut Option<File>) -> io::Result<&'a mut File> {
+    let named = std::fs::metadata(path)?;
+    let known = held.as_ref().and_then(|held| held.metadata().ok());
+    if known.is_none_or(|known| (known.dev(), known.ino()) != (named.dev(), named.ino())) {
+        let opened = match File::open(path) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                *held = None;
+                File::open(path)
+            }
+            opened => opened,
+        };
+        *held = Some(opened?);
+    }
+    held.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn read_whole_lines(file: &mut File, path: &Path) -> Result<Vec<u8>, StoreError> {
     // Shared with other readers; keeps a writer's half line out of sight.
     file.lock_shared().map_err(|source| StoreError::io("lock", path, source))?;
-    let mut bytes = read_all(&mut file, path)?;
+    let read = read_all(file, path);
+    file.unlock().map_err(|source| StoreError::io("unlock", path, source))?;
+    let mut bytes = read?;
     if let Some(tail) = torn_tail(&bytes).filter(|&tail| !is_json(&bytes[tail..])) {
         bytes.truncate(tail);
     }
-    let text = str::from_utf8(&bytes);
-    let text = text.map_err(|_| StoreError::Format { path: path.to_owned(), why: "it is not UTF-8" })?;
-    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+    Ok(bytes)
 }
 
 fn read_all(file: &mut File, path: &Path) -> Result<Vec<u8>, StoreError> {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 mod clock;
+mod descriptors;
 mod disk;
 mod home;
 mod kill;
