@@ -19,7 +19,7 @@ use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
-use super::{Drain, Entrance, exchange, passthrough, terminate};
+use super::{Drain, Entrance, exchange, passthrough, revoked, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
@@ -107,6 +107,9 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
         if !response.status().is_success() {
             outer.guard.resume();
         }
+        return response;
+    }
+    if let Some(response) = revoked::answer(&outer.client, &request) {
         return response;
     }
     let waits = waits_for_answer(&request);

@@ -35,6 +35,7 @@ mod passthrough;
 mod patience;
 mod relay;
 mod respond;
+mod revoked;
 mod rewrite;
 mod share;
 mod scrub;
@@ -76,6 +77,7 @@ pub use holding::{BadHolding, Holding, Holdings};
 pub use limits::Limits;
 pub use live::{Live, Snapshot, SnapshotParts};
 pub use metrics::{BOUNDS, Count, Distribution, Metrics, Series};
+pub use revoked::REVOCATIONS_PATH;
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);

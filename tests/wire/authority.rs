@@ -1,5 +1,10 @@
 //! Proofs, revocation and budgets, as an agent meets them.
 
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -10,8 +15,12 @@ use narrows::capability::{Budget, BudgetKind, Rate};
 use crate::support::PATIENCE;
 use crate::support::agent::{Agent, Answer};
 use crate::support::ca::Alpn;
+use crate::support::daemon::Holder;
 use crate::support::h2_agent::H2Agent;
 use crate::{HOST, World};
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 /// More than a connection has room for before it makes more (`proxy::beat`).
 const WAITING: usize = 20;
@@ -90,6 +99,74 @@ fn a_revoked_capability_ends_within_a_second_also_in_an_open_tunnel() {
     assert_eq!((denied.status(), &*denied.code()), (403, "capability_revoked"), "{denied:?}");
     // A new tunnel gets its CONNECT, and the reason inside.
     assert_eq!(world.agent.get(HOST, "/v1/items").code(), "capability_revoked");
+}
+
+#[test]
+fn whoever_revokes_is_told_when_it_counts() {
+    let world = World::new(Alpn::Both);
+    let others = ["one", "two", "three"].map(|name| world.env.mint(name, &["acme"]));
+    let capctl = |cap: &Path| world.env.capctl(&["revoke", "--cap", cap.to_str().unwrap()]);
+    for holder in &others {
+        let agent = Agent::new(&world.env, &world.daemon, Some(&holder.presentation()));
+        let mut tunnel = agent.tunnel(HOST);
+        let mut get = || {
+            tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+            tunnel.answer(false)
+        };
+        assert_eq!(get().status(), 200);
+        capctl(&holder.capability).succeeded().says("the proxy that runs refuses it from now on");
+        assert_eq!(get().code(), "capability_revoked", "the first request after the command");
+    }
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+    // Nobody else is told what is revoked: not at an address, and no name that is none.
+    let ask = |stream: &mut dyn ReadWrite, name: &str| {
+        write!(stream, "GET /revocations/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let list = std::fs::read_to_string(world.env.home().join("revoked.jsonl")).unwrap();
+    let block = list.split("\"block\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let socket = || UnixStream::connect(world.env.home().join("narrows.sock")).unwrap();
+    assert_eq!(ask(&mut socket(), block), 204);
+    assert_eq!(ask(&mut socket(), &"0".repeat(64)), 404);
+    assert_eq!(ask(&mut socket(), "everything"), 400);
+    assert_eq!(ask(&mut TcpStream::connect(world.daemon.addr).unwrap(), block), 400);
+
+    let World { daemon, env, holder, .. } = world;
+    daemon.stop();
+    let cap = holder.capability.to_str().unwrap();
+    env.capctl(&["revoke", "--cap", cap]).succeeded().says("no proxy at this home's socket");
+}
+
+#[test]
+fn a_line_that_is_none_turns_no_other_revocation_off() {
+    let mut world = World::new(Alpn::Both);
+    let [early, late, last] = ["early", "late", "last"].map(|name| world.env.mint(name, &["acme"]));
+    let code = |world: &World, holder: &Holder| {
+        let answer = Agent::new(&world.env, &world.daemon, Some(&holder.presentation())).get(HOST, "/v1/items");
+        if answer.status() == 200 { String::new() } else { answer.code() }
+    };
+    let revoke = |holder: &Holder| world.env.capctl(&["revoke", "--cap", holder.capability.to_str().unwrap()]);
+    revoke(&early).succeeded();
+    let path = world.env.home().join("revoked.jsonl");
+    let mut list = OpenOptions::new().append(true).open(&path).unwrap();
+    list.write_all(b"# why: \xff\n").unwrap();
+    revoke(&late).failed().says("line 2").says("revoked.jsonl");
+    assert_eq!((code(&world, &early), code(&world, &late)), ("capability_revoked".into(), "capability_revoked".into()));
+    world.daemon.wait_for_log("line 2 of the revocation list");
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
+    // Mended, it is what it was.
+    let good: Vec<u8> = std::fs::read(&path)
+        .unwrap()
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter(|line| line[0] == b'{')
+        .flatten()
+        .copied()
+        .collect();
+    std::fs::write(&path, good).unwrap();
+    revoke(&last).succeeded();
+    assert_eq!(code(&world, &last), "capability_revoked");
 }
 
 #[test]
