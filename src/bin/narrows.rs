@@ -9,7 +9,7 @@ use narrows::config::Config;
 use narrows::daemon::{Daemon, LoadError, Passed, Serve, StartError, holdings, log, notify, server_end};
 use narrows::process;
 use narrows::store::{Home, SecretStore, mounted};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 
 #[cfg(feature = "jemalloc")]
@@ -18,8 +18,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Example: narrows --check && narrows
 ///
-/// Serves the home's configuration until SIGTERM or SIGINT, then drains and exits 0. A change of the configuration or
-/// of the store takes effect without a restart.
+/// Serves the home's configuration until SIGTERM or SIGINT, then drains and exits 0; a second one cuts what still runs. A
+/// change of the configuration or of the store takes effect without a restart, and at once after SIGHUP.
 #[derive(Debug, Parser)]
 #[command(name = "narrows", version)]
 struct Args {
@@ -66,8 +66,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(home: &Home, passed: Passed) -> ExitCode {
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return fail(&std::io::Error::other("signals cannot be handled"), None);
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error, None),
     };
     if let Err(error) = process::survive_file_limit() {
         return fail(&error, None);
@@ -91,16 +92,45 @@ async fn run(home: &Home, passed: Passed) -> ExitCode {
     }
     let at = daemon.listening().first().map_or_else(String::new, |first| format!("\nSTATUS=listening on {first}"));
     notify(&format!("READY=1{at}"));
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.end(|| daemon.read_again()).await;
     tracing::info!("draining");
     notify("STOPPING=1\nSTATUS=requests under way may end");
-    if !daemon.stop().await {
-        tracing::warn!("some requests were cut at the drain's deadline");
+    if !daemon.stop_or_cut(signals.end(|| ())).await {
+        tracing::warn!("some requests were cut: at the drain's deadline, or by a second signal");
     }
     ExitCode::SUCCESS
+}
+
+/// What a person or a service manager says to the process.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        // They mean nothing here, and must not end the process. The handler stays when its receiver is gone.
+        for none in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            signal(none).map(drop)?;
+        }
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the process is to end.
+    async fn end(&mut self, read_again: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => read_again(),
+            }
+        }
+    }
 }
 
 /// The process holds secrets and a socket or two for each client: nobody but root may look into it or have its core, and

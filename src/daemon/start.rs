@@ -239,7 +239,15 @@ impl Daemon {
     /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, writes the journal's last
     /// lines and exports the last spans. True when nothing had to be cut.
     pub async fn stop(self) -> bool {
-        let in_time = self.drain.run(self.drain_within).await;
+        self.stop_or_cut(std::future::pending()).await
+    }
+
+    /// The same with another deadline: the end of `hurry`, where that comes first.
+    pub async fn stop_or_cut(self, hurry: impl Future<Output = ()>) -> bool {
+        let deadline = async {
+            tokio::select! { () = tokio::time::sleep(self.drain_within) => {}, () = hurry => {} }
+        };
+        let in_time = self.drain.run(deadline).await;
         if !self.proxy.journal.flush(FLUSH_WITHIN) {
             tracing::error!("the journal's last lines are not written yet; the next start completes them");
         }

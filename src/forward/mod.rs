@@ -187,6 +187,6 @@ impl Forwarder {
 
     /// Takes no new clients and cuts the open ones after this long. True when none had to be.
     pub async fn stop_within(&self, deadline: Duration) -> bool {
-        self.shared.drain.run(deadline).await
+        self.shared.drain.run(tokio::time::sleep(deadline)).await
     }
 }

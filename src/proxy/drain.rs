@@ -90,12 +90,12 @@ impl Drain {
         }
     }
 
-    /// Begins the drain, waits for the tasks at most until the deadline, then cuts the rest. True when
+    /// Begins the drain, waits for the tasks at most until `deadline` ends, then cuts the rest. True when
     /// nothing had to be cut.
-    pub async fn run(&self, deadline: Duration) -> bool {
+    pub async fn run(&self, deadline: impl Future<Output = ()>) -> bool {
         self.started.cancel();
         self.tasks.close();
-        let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        let in_time = tokio::select! { biased; () = self.tasks.wait() => true, () = deadline => false };
         self.over.cancel();
         if !in_time {
             let _ = tokio::time::timeout(CUT_WITHIN, self.tasks.wait()).await;
@@ -176,11 +176,11 @@ mod tests {
         let drain = Drain::default();
         let polite = drain.clone();
         drain.spawn(async move { polite.started().await });
-        assert!(drain.run(Duration::from_secs(5)).await);
+        assert!(drain.run(std::future::pending()).await);
         let drain = Drain::default();
         let stubborn = drain.clone();
         drain.spawn(async move { stubborn.over().await });
-        assert!(!drain.run(Duration::ZERO).await);
+        assert!(!drain.run(std::future::ready(())).await);
         assert_eq!(drain.running(), 0);
     }
 }

@@ -459,7 +459,24 @@ impl Daemon {
 
     /// Asks the proxy to end, and does not wait.
     pub(crate) fn ask_to_end(&self) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        self.tell(Signal::SIGTERM);
+    }
+
+    pub(crate) fn tell(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the proxy has ended by itself; its exit code.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it has not ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Kills the proxy as a crash would.

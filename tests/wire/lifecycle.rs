@@ -1,14 +1,27 @@
 //! Starting, changing, ending and crashing; and that the journal tells the truth of each.
 
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+
 use crate::support::PATIENCE;
+use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::client::{clean, run};
 use crate::support::daemon::TestEnv;
 use crate::support::record::End;
-use crate::{HOST, World};
+use crate::{HOST, SECRET, World};
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
 
 #[test]
 fn a_crash_loses_no_intent_and_the_chain_still_holds() {
@@ -118,6 +131,69 @@ fn an_end_waits_for_the_request_that_runs() {
     world.origin.shared.record.wait("a whole answer", |seen| seen[0].end == End::Complete);
     let (_, code) = world.daemon.stop();
     assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_the_drain_at_once_and_loses_no_line() {
+    let mut env = TestEnv::new();
+    let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
+    env.acme(SECRET, &origin);
+    env.setting("[limits]\ndrain = \"10m\"\n");
+    let world = World::started(env, origin, &["acme"]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /stream HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    world.origin.wait_for("/stream");
+    tunnel.head();
+    world.daemon.ask_to_end();
+    wait_until("it takes nobody new", || TcpStream::connect(world.daemon.addr).is_err());
+    world.daemon.tell(Signal::SIGINT);
+    let World { daemon, env, .. } = world;
+    assert_eq!(daemon.ended(), Some(0));
+    tunnel.rest();
+    let lines = env.journal();
+    let line = lines.iter().find(|line| line["path"] == "/stream").expect("its line");
+    assert_eq!(line["outcome"], "aborted");
+    assert!(!env.journal_files().iter().any(|path| path.extension().is_some_and(|it| it == "ring")), "all is written");
+    assert!(env.journal_is_sound());
+}
+
+#[test]
+fn an_end_waits_for_nobody_who_asks_for_nothing() {
+    let mut env = TestEnv::new();
+    let origin = Origin::https(&env.ca, &[HOST], Alpn::Both);
+    env.acme(SECRET, &origin);
+    env.setting("[limits]\ndrain = \"10m\"\nhandshake = \"10m\"\nhead_read = \"10m\"\nauthenticate = \"10m\"\n");
+    let world = World::started(env, origin, &["acme"]);
+    let open = || world.agent.connect(&format!("{HOST}:443")).1;
+    let (stranger, mut half_head) = (world.agent.dial(), world.agent.dial());
+    half_head.send(&format!("CONNECT {HOST}:443 HTTP/1.1\r\nHo"));
+    let (silent, mut half_hello, idle) = (open(), open(), world.agent.tunnel(HOST));
+    half_hello.send_bytes(b"\x16\x03\x01\x02\x00\x01\x00");
+    // Two that answer no PING: one that never asked, and one whose answer has come.
+    let (quiet, mut asked) = (Flooder::new(&world.agent, HOST), Flooder::new(&world.agent, HOST));
+    asked.wire.send_bytes(&get(1, HOST, "/v1/absent"));
+    asked.until(|kind, flags, stream| stream == 1 && kind <= HEADERS && flags & END_STREAM != 0).expect("an answer");
+    world.daemon.ask_to_end();
+    let World { daemon, .. } = world;
+    assert_eq!(daemon.ended(), Some(0));
+    drop((stranger, half_head, silent, half_hello, idle, quiet, asked));
+}
+
+#[test]
+fn a_hangup_has_the_files_read_again_and_signals_without_a_meaning_do_nothing() {
+    let mut env = TestEnv::new();
+    let origin = Origin::https(&env.ca, &[HOST], Alpn::Both);
+    env.acme(SECRET, &origin);
+    origin.put("/v1/items", "text/plain", "items");
+    let mut daemon = env.start_with(&[("NARROWS_LOG", "info")]);
+    let holder = env.mint("holder", &["acme"]);
+    let agent = Agent::new(&env, &daemon, Some(&holder.presentation()));
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGHUP] {
+        daemon.tell(signal);
+    }
+    daemon.wait_for_log("the configuration was read again");
+    assert_eq!(agent.get(HOST, "/v1/items").status(), 200);
+    assert_eq!(daemon.stop().1, Some(0));
 }
 
 #[test]
