@@ -43,7 +43,8 @@ pub(super) struct Outer {
 /// Serves one accepted connection until it ends, or becomes a tunnel.
 pub(super) async fn serve(mut client: Client, stream: Stream, drain: Drain) {
     // Boxed, so that a connection does not keep the room that its handshake took.
-    let Some((stream, channel)) = Box::pin(enter(&client, stream)).await else { return };
+    let entering = Box::pin(enter(&client, stream));
+    let Some((stream, channel)) = drain.arrive(entering).await else { return };
     client.channel = channel;
     let proxy = Arc::clone(&client.proxy);
     let guarded = Guard::new(Unread::new(stream, proxy.limits.unread), proxy.limits.head_read);
@@ -62,7 +63,7 @@ pub(super) async fn serve(mut client: Client, stream: Stream, drain: Drain) {
     });
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
-    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), end).await;
+    drain.finish(connection, UpgradeableConnection::graceful_shutdown, pending(), pending(), end).await;
 }
 
 /// The TLS of a listener that has it, ended in time.

@@ -16,6 +16,8 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Who has come in when the drain begins and is not served yet gets this long for it: a moment, for nobody's request runs.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(1);
 /// After the deadline, tasks get this long to notice it.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -66,13 +68,23 @@ impl Drain {
         self.tasks.len()
     }
 
+    /// What comes of a connection's beginning; `None` when nothing has a moment after the drain began.
+    pub(super) async fn arrive<T>(&self, beginning: impl Future<Output = Option<T>>) -> Option<T> {
+        let late = async {
+            self.started().await;
+            tokio::time::sleep(ARRIVE_WITHIN).await;
+        };
+        tokio::select! { biased; begun = beginning => begun, () = late => None }
+    }
+
     /// Drives a connection to its end: its own, `end`, or the drain's. For the drain's, and when it is `tired`, it is
-    /// first asked to finish what runs.
+    /// first asked to finish what runs; `finished` is when nothing does any more, also where the client has not agreed.
     pub(super) async fn finish<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         ask: impl FnOnce(Pin<&mut C>),
         tired: impl Future<Output = ()>,
+        finished: impl Future<Output = ()>,
         end: impl Future<Output = ()>,
     ) {
         let mut end = std::pin::pin!(end);
@@ -86,7 +98,7 @@ impl Drain {
         };
         if asked {
             ask(connection.as_mut());
-            tokio::select! { _ = connection => {}, () = end => {}, () = self.over() => {} }
+            tokio::select! { _ = connection => {}, () = finished => {}, () = end => {}, () = self.over() => {} }
         }
     }
 

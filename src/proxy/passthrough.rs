@@ -65,7 +65,8 @@ pub(super) async fn run(opened: Opened, client: impl Future<Output = Option<Rewi
         upstream.write_all(&hello.bytes).await.ok()?;
         Some(Ok((client, hello.bytes.len())))
     };
-    let greeted = tokio::time::timeout(patience, greeting).await.ok().flatten();
+    let greeting = async { tokio::time::timeout(patience, greeting).await.ok().flatten() };
+    let greeted = drain.arrive(greeting).await;
     let (client, bytes) = match greeted.unwrap_or(Err(Code::Misdirected)) {
         Ok(greeted) => greeted,
         Err(code) => return exchange.cut(code, StatusCode::OK),

@@ -20,6 +20,9 @@ use pin_project_lite::pin_project;
 use super::beat::{Beat, Wait};
 use super::tunnel::Tunnel;
 
+/// What a client may begin before it has read that it should not, it begins in this time.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
 tokio::task_local! {
     /// Of the stream whose task runs.
     static OWED: Arc<Owed>;
@@ -155,6 +158,17 @@ impl Streams {
             if shared.unread.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Ends when there is no stream, some time after the client was told to begin none: hyper would wait until it has
+    /// answered that it knows.
+    pub(super) async fn none_left(&self) {
+        loop {
+            tokio::time::sleep(TOLD_WITHIN).await;
+            if self.shared.running.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
     }
 
     /// Ends when there has been no stream for at least `idle`, and at most twice as long.

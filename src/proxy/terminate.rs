@@ -69,9 +69,9 @@ pub(super) fn run(
     upgrade: OnUpgrade,
     drain: Drain,
 ) -> impl Future<Output = ()> {
-    let beginning = Box::pin(begin(authenticated, target, upgrade, drain));
+    let beginning = Box::pin(begin(authenticated, target, upgrade, drain.clone()));
     async move {
-        if let Some(serving) = beginning.await {
+        if let Some(serving) = drain.arrive(beginning).await {
             serving.await;
         }
     }
@@ -184,7 +184,7 @@ where
     let mut connection = Box::pin(connection);
     let end = kept(tunnel, Some(tunnel.who.proxy.limits.client_idle));
     let ask = UpgradeableConnection::graceful_shutdown;
-    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), end).await })
+    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), pending(), end).await })
 }
 
 fn serve_http2<T>(tunnel: &Arc<Tunnel>, io: T, drain: Drain) -> Serving
@@ -215,8 +215,9 @@ where
         let end = async {
             tokio::select! { () = kept => {}, () = streams.unread() => {} }
         };
-        let idle = streams.idle(client_idle);
-        drain.finish(connection.as_mut(), http2::Connection::graceful_shutdown, idle, end).await;
+        let (idle, none_left) = (streams.idle(client_idle), streams.none_left());
+        let ask = http2::Connection::graceful_shutdown;
+        drain.finish(connection.as_mut(), ask, idle, none_left, end).await;
     })
 }
 

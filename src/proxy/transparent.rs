@@ -46,9 +46,9 @@ const ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
 /// Boxed in two parts, as `terminate::run` is: a connection that idles keeps neither its ClientHello nor the snapshot of
 /// the moment at which it began.
 pub(super) fn serve(client: Client, stream: Stream, drain: Drain) -> impl Future<Output = ()> {
-    let beginning = Box::pin(begin(client, stream, drain));
+    let beginning = Box::pin(begin(client, stream, drain.clone()));
     async move {
-        if let Some(serving) = beginning.await {
+        if let Some(serving) = drain.arrive(beginning).await {
             serving.await;
         }
     }
@@ -147,7 +147,7 @@ fn plain(client: Client, stream: Rewind<Unread<Stream>>, original: SocketAddr, d
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let mut connection = Box::pin(connection);
     let ask = UpgradeableConnection::graceful_shutdown;
-    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), end).await })
+    Box::pin(async move { drain.finish(connection.as_mut(), ask, pending(), pending(), end).await })
 }
 
 /// What the requests of one connection share.

@@ -11,6 +11,8 @@ use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::client::{clean, run};
 use crate::support::daemon::TestEnv;
+use crate::support::frames::{END_STREAM, Flooder, HEADERS, get};
+use crate::support::origin::Origin;
 use crate::support::record::End;
 use crate::{HOST, SECRET, World};
 

@@ -102,6 +102,9 @@ fn a_connection_that_idles_between_requests_is_closed() {
     assert!(tunnel.rest().is_empty());
     let mut nothing_asked = world.agent.tunnel(HOST);
     assert!(nothing_asked.rest().is_empty());
+    // One that does not even answer a PING.
+    let mut quiet = Flooder::new(&world.agent, HOST);
+    assert!(quiet.until(|_, _, _| false).is_none());
 }
 
 #[test]
