@@ -414,6 +414,8 @@ key = "pod.key"
     assert!(env.load(&open("exposed = true\n")).is_ok());
     let socket = |more: &str| good.replace("127.0.0.1:7090", "unix:pod.sock") + more;
     assert_eq!(env.load(&socket("uids = [1000]\n")).expect("sound").listeners[0].uids, [1000]);
+    let six = good.replace("127.0.0.1", "[::1]").replace("\"pod\"", "\"pod-6\"");
+    assert!(env.load(&(good.to_owned() + &six)).is_ok(), "two families");
 
     for (text, part) in [
         (open(""), "and it is not loopback"),
@@ -425,6 +427,12 @@ key = "pod.key"
         (good.to_owned() + "capabilities = 1\n", "did you mean \"capability\"?"),
         (good.to_owned() + &good.replace("7090", "7091"), "two listeners are called \"pod\""),
         (good.to_owned() + &good.replace("\"pod\"", "\"pod-2\""), "two listeners are on 127.0.0.1:7090"),
+        (good.to_owned() + &open("exposed = true\n").replace("\"pod\"", "\"pod-2\""), "is taken by listener \"pod\""),
+        (format!("listen = \"127.0.0.1:7090\"\n{good}"), "is taken by the top level's `listen`"),
+        (format!("admin = \"127.0.0.1:7090\"\n{good}"), "is taken by `admin`"),
+        (socket("").replace("pod.sock", "narrows.sock"), "is taken by the home's own socket"),
+        (format!("admin = \"unix:narrows.sock\"\n{good}"), "is the home's own socket"),
+        (format!("listen = \"[::1]:7081\"\nadmin = \"[::1]:7081\"\n{good}"), "is where clients connect"),
     ] {
         let problems = env.problems(&text).join("\n");
         assert!(problems.contains(part), "{text}\n{problems}");

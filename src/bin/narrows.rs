@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use narrows::config::Config;
-use narrows::daemon::{Daemon, LoadError, Passed, Serve, StartError, holdings, log, notify, server_end};
+use narrows::daemon::{self, Daemon, LoadError, Passed, Serve, StartError, Wrong, log, notify};
 use narrows::process;
-use narrows::store::{Home, SecretStore, mounted};
+use narrows::store::{Home, mounted};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 
@@ -29,7 +28,7 @@ struct Args {
     /// A folder of files that others mount, such as a Secret: the home is made with links to them
     #[arg(long, value_name = "DIR")]
     mounted: Option<PathBuf>,
-    /// Reports every problem of the configuration and exits: 0 when there is none, else 1
+    /// Reports everything that a start would refuse, and what would not work, and exits: 0 when there is nothing, else 1
     #[arg(long)]
     check: bool,
 }
@@ -147,22 +146,14 @@ fn harden() {
 }
 
 fn check(home: &Home) -> ExitCode {
-    let problems = match Config::load(home) {
-        Ok(config) => match SecretStore::new(home).list() {
-            Ok(stored) => {
-                if let Err(error) = holdings(&config).and_then(|_| server_end(&config, None)) {
-                    return fail(&error, error.hint());
-                }
-                config.check(&stored)
-            }
-            Err(error) => return fail(&error, error.hint()),
-        },
-        Err(problems) => problems,
-    };
-    for problem in &problems {
-        say(&problem.to_string());
+    let wrong = daemon::check(home);
+    for Wrong { what, hint } in &wrong {
+        say(what);
+        if let Some(hint) = hint {
+            say(&format!("narrows: hint: {hint}"));
+        }
     }
-    if problems.is_empty() {
+    if wrong.is_empty() {
         say("the configuration is good");
         return ExitCode::SUCCESS;
     }

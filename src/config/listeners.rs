@@ -29,8 +29,14 @@ pub struct Listener {
     pub transparent: bool,
 }
 
-/// Reads all `[[listener]]` tables; their files are added to those that a reload watches.
-pub(super) fn read(top: &mut Table<'_, '_>, home: &Home, files: &mut Vec<PathBuf>) -> Vec<Listener> {
+/// Reads all `[[listener]]` tables; their files are added to those that a reload watches. `taken` are the places of others,
+/// by what they are.
+pub(super) fn read(
+    top: &mut Table<'_, '_>,
+    home: &Home,
+    taken: &[(&str, Listen)],
+    files: &mut Vec<PathBuf>,
+) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for mut table in top.tables("listener", "[[listener]]") {
         let Some(listener) = one(&mut table, home) else {
@@ -41,9 +47,15 @@ pub(super) fn read(top: &mut Table<'_, '_>, home: &Home, files: &mut Vec<PathBuf
             if other.name == listener.name {
                 table.problem(format!("two listeners are called \"{}\"", listener.name), None);
             }
-            if other.listen == listener.listen && !listener.listen.is_any_port() {
+            if other.listen == listener.listen && listener.listen.clashes_with(&other.listen) {
                 table.problem(format!("two listeners are on {}", listener.listen), None);
+            } else if listener.listen.clashes_with(&other.listen) {
+                let (name, at, its) = (&other.name, &other.listen, &listener.listen);
+                table.problem(format!("`listen`: {its} is taken by listener \"{name}\", which has {at}"), None);
             }
+        }
+        for (what, at) in taken.iter().filter(|(_, at)| listener.listen.clashes_with(at)) {
+            table.problem(format!("`listen`: {} is taken by {what}, which has {at}", listener.listen), None);
         }
         files.extend([listener.capability.clone(), listener.key.clone()]);
         table.finish();

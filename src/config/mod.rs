@@ -16,7 +16,7 @@ mod values;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -95,6 +95,23 @@ impl Listen {
     /// True for port 0, which is another port for each who asks.
     pub(crate) fn is_any_port(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+
+    /// Whether the system would not give out both. An unspecified address takes its port of every other, of IPv6's also
+    /// IPv4's; port 0 is another port for each who asks.
+    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+        let (one, two) = match (self, other) {
+            (Self::Unix(one), Self::Unix(two)) => return one == two,
+            (Self::Tcp(one), Self::Tcp(two)) => (one, two),
+            _ => return false,
+        };
+        if one.port() != two.port() || one.port() == 0 {
+            return false;
+        }
+        let (one, two) = (one.ip(), two.ip());
+        let takes = |one: IpAddr, two: IpAddr| one.is_unspecified() && (one.is_ipv6() || two.to_canonical().is_ipv4());
+        let takes = |one: IpAddr, two: IpAddr| takes(one, two) || takes(one.to_canonical(), two);
+        one.to_canonical() == two.to_canonical() || takes(one, two) || takes(two, one)
     }
 }
 

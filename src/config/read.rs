@@ -42,8 +42,11 @@ pub(super) fn read(text: &str, home: &Home, catalogue: Catalogue) -> Result<Conf
     let listen_at = top.text("listen").map(|field| field.at);
     let listen = read_listen_or_off(&mut top, "listen", LISTEN_DEFAULT, home);
     let tls = tls::read(&mut top, listen.as_ref(), home, &mut files);
-    let listeners = listeners::read(&mut top, home, &mut files);
-    let admin = read_admin(&mut top, home);
+    let admin = read_admin(&mut top, home, listen.as_ref());
+    let own = ("the home's own socket", Listen::Unix(home.socket()));
+    let main = listen.iter().map(|at| ("the top level's `listen`", at.clone()));
+    let taken: Vec<_> = main.chain(admin.iter().map(|at| ("`admin`", at.clone()))).chain([own]).collect();
+    let listeners = listeners::read(&mut top, home, &taken, &mut files);
     let audience: Arc<str> = read_audience(&mut top).unwrap_or(AUDIENCE_DEFAULT).into();
     let insecure = top.flag("insecure").is_some_and(|field| field.value);
     check_exposure(&top, listen.as_ref(), listen_at, &audience, insecure || tls.is_some());
@@ -110,9 +113,15 @@ fn read_listen_or_off(
     }
 }
 
-fn read_admin(table: &mut Table<'_, '_>, home: &Home) -> Option<Listen> {
+fn read_admin(table: &mut Table<'_, '_>, home: &Home, listen: Option<&Listen>) -> Option<Listen> {
     let field = table.text("admin");
     let admin = read_listen_or_off(table, "admin", ADMIN_DEFAULT, home);
+    let own = Listen::Unix(home.socket());
+    if let Some(taken) = admin.as_ref().filter(|at| listen.is_some_and(|it| it.clashes_with(at)) || **at == own) {
+        let at = field.as_ref().map_or_else(|| table.at(), |field| field.at.clone());
+        let whose = if *taken == own { "the home's own socket" } else { "where clients connect (`listen`)" };
+        table.problem_at("admin", at, format_args!("{taken} is {whose}"));
+    }
     if let (Some(Listen::Tcp(address)), Some(field)) = (&admin, field)
         && !address.ip().is_loopback()
     {

@@ -112,7 +112,7 @@ fn is_named(config: &Config, name: &SecretName) -> bool {
 }
 
 /// The secrets that services name, and no others: what nobody uses stays sealed.
-fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secret>>, LoadError> {
+pub(super) fn secrets(home: &Home, config: &Config) -> Result<BTreeMap<SecretName, Arc<Secret>>, LoadError> {
     let mut used = SecretStore::new(home).load()?;
     used.retain(|name, _| is_named(config, name));
     Ok(used.into_iter().map(|(name, secret)| (name, Arc::new(secret))).collect())
@@ -147,7 +147,7 @@ pub fn holdings(config: &Config) -> Result<Holdings, LoadError> {
     config.listeners.iter().map(|listener| Ok((Arc::clone(&listener.name), holding(listener)?))).collect()
 }
 
-fn holding(listener: &Listener) -> Result<Holding, LoadError> {
+pub(super) fn holding(listener: &Listener) -> Result<Holding, LoadError> {
     let failed = |problem: String, hint: Option<String>| LoadError::Holding {
         listener: Arc::clone(&listener.name),
         problem,
@@ -163,7 +163,7 @@ fn holding(listener: &Listener) -> Result<Holding, LoadError> {
     Holding::new(&capability, key).map_err(|error| failed(error.to_string(), Some(format!("capctl inspect {at}"))))
 }
 
-fn roots(upstream: &Upstream) -> Result<Arc<RootCertStore>, TrustError> {
+pub(super) fn roots(upstream: &Upstream) -> Result<Arc<RootCertStore>, TrustError> {
     let source = match &upstream.roots {
         UpstreamRoots::System => RootSource::System,
         UpstreamRoots::Bundled => RootSource::Bundled,

@@ -3,6 +3,7 @@
 //! Here the parts meet: configuration, store, CA, journal and listeners become a [`crate::proxy::Proxy`], and files
 //! that change become its next snapshot. Deliberately absent: signals and printing, which are the binaries'.
 
+mod check;
 mod load;
 pub mod log;
 mod notify;
@@ -10,6 +11,7 @@ mod passed;
 mod reload;
 mod start;
 
+pub use check::{Wrong, check};
 pub use load::{LoadError, holdings, load_snapshot_parts, server_end};
 pub use notify::notify;
 pub use passed::Passed;

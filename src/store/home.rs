@@ -66,7 +66,15 @@ impl Home {
     /// # Errors
     /// As [`private::check_private`], for the first such file.
     pub fn check_files(&self) -> Result<(), StoreError> {
-        self.check()?;
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What [`Self::check_files`] refuses, all of it; the home itself alone where that is at fault.
+    #[must_use]
+    pub fn problems(&self) -> Vec<StoreError> {
+        if let Err(error) = self.check() {
+            return vec![error];
+        }
         let present = |path: &PathBuf| path.symlink_metadata().is_ok();
         let files = [
             self.config(),
@@ -78,9 +86,10 @@ impl Home {
             self.revoked(),
             self.admin_token(),
         ];
-        files.iter().filter(|path| present(path)).try_for_each(|path| private::check_private(path))?;
         let folders = [self.services_dir(), self.audit_dir()];
-        folders.iter().filter(|path| present(path)).try_for_each(|path| private::check_folder(path))
+        let files = files.iter().filter(|path| present(path)).map(|path| private::check_private(path));
+        let folders = folders.iter().filter(|path| present(path)).map(|path| private::check_folder(path));
+        files.chain(folders).filter_map(Result::err).collect()
     }
 
     /// Keeps other processes from changing the home's files, until the handle is dropped. Waits for its turn.

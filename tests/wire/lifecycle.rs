@@ -251,6 +251,51 @@ fn a_start_that_cannot_work_says_why() {
 }
 
 #[test]
+fn a_check_reports_all_that_a_start_would_refuse() {
+    let mut env = TestEnv::new();
+    let (one, two) = (env.mint("one", &["acme"]), env.mint("two", &["acme"]));
+    for (name, capability, key, listen) in [
+        ("crossed", &one.capability, &two.key, "127.0.0.1:0"),
+        ("empty", &env.file("nothing.cap"), &one.key, "unix:gone/pod.sock"),
+    ] {
+        env.setting(&format!(
+            "[[listener]]\nname = \"{name}\"\nlisten = \"{listen}\"\ncapability = \"{}\"\nkey = \"{}\"",
+            capability.display(),
+            key.display()
+        ));
+    }
+    env.secret("acme-key", crate::SECRET);
+    env.write_config();
+    let home = env.home();
+    let mode = |name: &str, mode| std::fs::set_permissions(home.join(name), std::fs::Permissions::from_mode(mode));
+    std::fs::write(home.join("revoked.jsonl"), "nonsense\n").unwrap();
+    std::fs::write(home.join("ca.pem"), "nonsense").unwrap();
+    mode("revoked.jsonl", 0o600).unwrap();
+    mode("root.key", 0o644).unwrap();
+    mode("secrets.json", 0o640).unwrap();
+    std::fs::write(home.join("store.key"), format!("aes-256-gcm/{}\n", "00".repeat(32))).unwrap();
+    let check = || run(env.narrows(&[]).arg("--check"), b"").failed();
+    let said = check();
+    assert_eq!(said.code, Some(1));
+    for words in [
+        "root.key is private",
+        "secrets.json is private",
+        "revoked.jsonl: line 1",
+        "ca.pem",
+        "listener \"crossed\": the key is not that of the capability's holder",
+        "listener \"empty\"",
+        "cannot listen on unix:",
+    ] {
+        assert_eq!(said.stderr.matches(words).count().min(1), 1, "{words}: {}", said.stderr);
+    }
+    assert_eq!(said.stderr.matches("secrets.json is private").count(), 1, "said once: {}", said.stderr);
+    assert!(said.stderr.contains(&format!("chmod 600 {}", home.join("root.key").display())), "{}", said.stderr);
+    // What was behind the mode of the store.
+    mode("secrets.json", 0o600).unwrap();
+    check().says("is not the key that");
+}
+
+#[test]
 fn the_proxy_listens_on_a_unix_socket_too() {
     use std::io::{Read, Write};
     let env = TestEnv::new();
