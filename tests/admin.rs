@@ -160,23 +160,45 @@ fn it_is_not_reached_through_the_proxy() {
 fn probes_ask_by_exit_status_wherever_the_listener_is() {
     for admin in ["127.0.0.1:0", "unix:admin.sock"] {
         let env = TestEnv::new();
-        let (daemon, at) = start(&env, admin);
-        // Which free port it got is in no file.
-        let path = env.home().join("narrows.toml");
-        let toml = std::fs::read_to_string(&path).unwrap();
-        let probed = TestEnv::new();
-        let toml = toml.replace(&format!("admin = \"{admin}\""), &format!("admin = \"{at}\""));
-        let copy = probed.home().join("narrows.toml");
-        std::fs::write(&copy, toml).unwrap();
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(probed.capctl(&["admin", "alive"]).succeeded().stdout, "ok\n");
-        probed.capctl(&["admin", "ready"]).succeeded().says("\"ready\": true");
+        let (daemon, _) = start(&env, admin);
+        assert_eq!(env.capctl(&["admin", "alive"]).succeeded().stdout, "ok\n");
+        env.capctl(&["admin", "ready"]).succeeded().says("\"ready\": true");
+        let counts = env.capctl(&["admin", "metrics"]).succeeded().stdout;
+        let said = support::exposition::parse(&counts);
+        assert!((said.value("narrows_ready{check=\"serving\"}") - 1.0).abs() < f64::EPSILON);
         daemon.stop();
-        for probe in ["alive", "ready"] {
-            probed.capctl(&["admin", probe]).failed().says("does not answer");
+        for ask in ["alive", "ready", "metrics"] {
+            env.capctl(&["admin", ask]).failed().says("does not answer");
         }
     }
     let env = TestEnv::new();
     env.write_config();
     env.capctl(&["admin", "ready"]).failed().says("`admin` is \"off\"");
+}
+
+#[test]
+fn a_bad_configuration_is_no_reason_to_take_a_proxy_for_dead() {
+    let env = TestEnv::new();
+    let (mut daemon, _) = start(&env, "unix:admin.sock");
+    let path = env.home().join("narrows.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let moved = good.replace("unix:admin.sock", "unix:elsewhere.sock");
+    for bad in ["bogus = 1\n", "[[[ no TOML", &moved] {
+        std::fs::write(&path, bad).unwrap();
+        daemon.wait_for_log("the running configuration stays");
+        assert_eq!(env.capctl(&["admin", "alive"]).succeeded().stdout, "ok\n", "{bad}");
+    }
+    std::fs::write(&path, "bogus = 1\n").unwrap();
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while env.capctl(&["admin", "ready"]).code == Some(0) {
+        assert!(std::time::Instant::now() < deadline, "it is ready still");
+    }
+    env.capctl(&["admin", "ready"]).failed().says("narrows --check");
+    // One that is not alive is taken for dead, also after a crash.
+    daemon.crash();
+    env.capctl(&["admin", "alive"]).failed().says("does not answer");
+    // One without a listener leaves nothing behind that another has noted.
+    std::fs::write(&path, good.replace("admin = \"unix:admin.sock\"", "admin = \"off\"")).unwrap();
+    let _daemon = env.start_as_written();
+    env.capctl(&["admin", "alive"]).failed().says("`admin` is \"off\"");
 }

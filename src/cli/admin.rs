@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{print_one, say};
 use super::probe;
 
-/// The operator's listener (`admin` in narrows.toml): its token.
+/// The operator's listener (`admin` in narrows.toml): its token, and what it says.
 #[derive(Debug, clap::Subcommand)]
 #[command(
     before_help = "Example:\n  curl -H \"Authorization: Bearer $(capctl admin token)\" http://127.0.0.1:7081/status"
@@ -30,14 +30,20 @@ pub(super) enum Verb {
     /// Whether the running proxy is ready, and if not, why not: exit status 0, else 1. For probes of containers
     #[command(before_help = "Example:\n  capctl admin ready")]
     Ready,
+    /// Prints the counts of the running proxy, in the text format of Prometheus; also where nothing else reaches them
+    #[command(
+        before_help = "Example:\n  capctl admin metrics\n  kubectl exec POD -c narrows -- /bin/capctl admin metrics"
+    )]
+    Metrics,
 }
 
 impl Verb {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         let (new, json) = match self {
             Self::Token { new, json } => (new, json),
-            Self::Alive => return probe::ask(home, "/healthz"),
-            Self::Ready => return probe::ask(home, "/readyz"),
+            Self::Alive => return probe::ask(home, "/healthz", probe::FEW_BYTES),
+            Self::Ready => return probe::ask(home, "/readyz", probe::FEW_BYTES),
+            Self::Metrics => return probe::ask(home, "/metrics", probe::METRICS_BYTES_MAX),
         };
         home.check()?;
         let token = if new { bearer::replace(home)? } else { bearer::read_or_make(home)? };

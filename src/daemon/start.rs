@@ -25,7 +25,7 @@ use crate::proxy::{self, Drain, Entrance, Limits, Live, Parts, Proxy, Snapshot};
 use crate::store::ca::Ca;
 use crate::store::revoked::Followed;
 use crate::store::watch::Watcher;
-use crate::store::{Home, StoreError};
+use crate::store::{Home, StoreError, operator};
 use crate::traces::{Traces, TracesError};
 
 /// How long finished requests may take to reach the journal's file at the end.
@@ -125,6 +125,8 @@ pub struct Daemon {
     drain_within: Duration,
     /// Rings when the files are to be read again.
     again: Arc<Notify>,
+    /// For probes, as long as it runs.
+    _operator: Option<operator::Noted>,
 }
 
 impl Daemon {
@@ -184,6 +186,7 @@ impl Daemon {
             address: main.as_ref().and_then(Listener::local_address),
             socket: socket.as_ref().map(|_| home.socket()),
             drain_within: config.limits.drain,
+            _operator: if alone { note(home, admin.as_ref()) } else { None },
             proxy: Arc::clone(&proxy),
             again: Arc::default(),
         };
@@ -279,8 +282,17 @@ fn within_descriptors(mut limits: config::Limits, journal: &Journal, alone: bool
     limits
 }
 
-/// Has the log count what it left out, and keeps a timer that is due before those of requests. Whoever sets one that is due before all others wakes the runtime
-/// out of its sleep, also where nobody sleeps: a `write` and an `epoll_wait` for each request on a quiet proxy.
+/// Tells probes where the operator's listener is. Without it they go by the configuration.
+fn note(home: &Home, admin: Option<&Listener>) -> Option<operator::Noted> {
+    operator::Noted::new(home, admin.map(ToString::to_string)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "probes will go by narrows.toml");
+        None
+    })
+}
+
+/// Has the log count what it left out, and keeps a timer that is due before those of requests. Whoever sets one that is due
+/// before all others wakes the runtime out of its sleep, also where nobody sleeps: a `write` and an `epoll_wait` for each
+/// request on a quiet proxy.
 async fn tick(drain: Drain) {
     let ticking = async {
         let mut ticks = tokio::time::interval(TICK_EVERY);

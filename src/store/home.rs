@@ -168,6 +168,12 @@ impl Home {
         self.dir.join("admin.token")
     }
 
+    /// `admin.at`, where the operator's listener of the running proxy is.
+    #[must_use]
+    pub fn admin_at(&self) -> PathBuf {
+        self.dir.join("admin.at")
+    }
+
     /// `ca-next.key`, the key of the CA that a rotation will change to.
     #[must_use]
     pub fn ca_next_key(&self) -> PathBuf {

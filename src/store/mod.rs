@@ -10,6 +10,7 @@ mod error;
 mod home;
 pub mod keys;
 pub mod mounted;
+pub mod operator;
 pub mod private;
 pub mod random;
 pub mod revoked;
