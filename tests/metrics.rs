@@ -90,6 +90,21 @@ impl World {
     }
 }
 
+impl World {
+    /// Waits until one check is not in order, for this reason.
+    #[track_caller]
+    fn until_troubled_by(&self, check: &str, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.until_troubled(&[check]);
+            if said.contains(words) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {words:?}: {said}");
+        }
+    }
+}
+
 #[test]
 fn what_happened_is_counted_once_and_nothing_else_is() {
     let world = World::new();
@@ -511,4 +526,56 @@ fn revocations_that_are_lost_are_not_taken_back() {
     assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200, "the twin");
     put(&path, &whole);
     world.until_troubled(&[]);
+}
+
+#[test]
+fn a_listener_whose_capability_is_dead_is_not_in_order() {
+    let mut env = TestEnv::new();
+    let origin = Origin::https(&env.ca, &[HOST], Alpn::H1);
+    env.acme(SECRET, &origin);
+    let pod = env.mint("pod", &["acme"]);
+    env.setting(&format!(
+        "[[listener]]\nname = \"pod\"\nlisten = \"127.0.0.1:0\"\ncapability = \"{}\"\nkey = \"{}\"",
+        pod.capability.display(),
+        pod.key.display()
+    ));
+    let (daemon, at) = start(&env, "unix:admin.sock");
+    let agent = Agent::new(&env, &daemon, None);
+    let world = World { env, origin, daemon, at, agent };
+    world.until_troubled(&[]);
+    // Of another root; then as it was; then revoked.
+    let good = fs::read_to_string(world.env.home().join("root.pub")).unwrap();
+    let other = fs::read_to_string(TestEnv::new().home().join("root.pub")).unwrap();
+    let toml = world.env.home().join("narrows.toml");
+    let written = fs::read_to_string(&toml).unwrap();
+    put(&toml, written.replace(good.trim(), other.trim()).as_bytes());
+    world.until_troubled_by("listeners", "listener \"pod\" does not hold");
+    put(&toml, written.as_bytes());
+    world.until_troubled(&[]);
+    // One that has expired takes its place: key first, then what it is the key of.
+    let (old_key, old) = (fs::read(&pod.key).unwrap(), fs::read(&pod.capability).unwrap());
+    let short = world.env.mint_until("short", &["acme"], 0);
+    put(&pod.key, &fs::read(&short.key).unwrap());
+    put(&pod.capability, &fs::read(&short.capability).unwrap());
+    world.until_troubled_by("listeners", "listener \"pod\" has expired");
+    put(&pod.key, &old_key);
+    put(&pod.capability, &old);
+    world.until_troubled(&[]);
+    world.env.revoke(&pod);
+    world.until_troubled_by("listeners", "listener \"pod\" is revoked");
+}
+
+#[test]
+fn a_store_that_is_gone_is_not_in_order_where_services_need_secrets() {
+    let world = World::new();
+    let (store, aside) = (world.env.home().join("secrets.json"), world.env.file("aside"));
+    fs::rename(&store, &aside).unwrap();
+    assert!(world.until_troubled(&["store"]).contains("none of the secrets"));
+    fs::rename(&aside, &store).unwrap();
+    world.until_troubled(&[]);
+    // A link that leads nowhere is no store without secrets.
+    std::os::unix::fs::symlink(world.env.file("nowhere"), &aside).unwrap();
+    fs::rename(&aside, &store).unwrap();
+    world.until_troubled_by("store", "cannot be read and those before stay");
+    assert_eq!(world.agent.get(HOST, "/v1/items").status(), 200);
 }

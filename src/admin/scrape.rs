@@ -234,8 +234,8 @@ impl Scrape {
         let ends = standing.authority_end().map(|end| ([], timestamp(end)));
         let help = "When the certificate of the local CA expires.";
         sheet.gauges("narrows_ca_certificate_expiry_timestamp_seconds", help, ends)?;
-        let expiries = self.0.proxy.listener_expiries();
-        let expiries = expiries.iter().filter_map(|(name, end)| Some(([("listener", &**name)], timestamp((*end)?))));
+        let held = self.0.proxy.listeners(UnixSeconds::now());
+        let expiries = held.iter().filter_map(|it| Some(([("listener", &*it.name)], timestamp(it.expires_at?))));
         let help = "When the capability of a listener expires.";
         sheet.gauges("narrows_listener_capability_expiry_timestamp_seconds", help, expiries)
     }

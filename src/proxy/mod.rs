@@ -210,6 +210,28 @@ pub struct Kept {
     pub proofs: usize,
 }
 
+/// The capability of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Until when it counts, where it holds and plainly says an end.
+    pub expires_at: Option<UnixSeconds>,
+    /// Why nobody is served under it now; `None` when it lives.
+    pub dead: Option<Dead>,
+}
+
+/// Why a capability serves nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dead {
+    /// Its chain does not hold, or starts at no root of ours.
+    Invalid,
+    /// A block or a holder of it is revoked.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
 impl Proxy {
     /// What the caches hold.
     #[must_use]
@@ -217,11 +239,10 @@ impl Proxy {
         Kept { idle: self.pool.idle(), capabilities: self.verified.len(), proofs: self.replay.len() }
     }
 
-    /// Until when the capability of each listener counts, by the listener's name; `None` where it does not hold now, or
-    /// plainly says no end.
+    /// What the capability of each listener is worth at this moment.
     #[must_use]
-    pub fn listener_expiries(&self) -> Vec<(Arc<str>, Option<UnixSeconds>)> {
-        let (snapshot, now) = (self.live.snapshot(), UnixSeconds::now());
+    pub fn listeners(&self, now: UnixSeconds) -> Vec<Held> {
+        let snapshot = self.live.snapshot();
         let verified = |holding: &Holding| {
             let capability = holding.capability();
             let known = self.verified.get(&capability.sha256(), snapshot.roots_epoch());
@@ -231,8 +252,17 @@ impl Proxy {
                 Some(verified)
             })
         };
-        let holdings = snapshot.holdings().iter();
-        holdings.map(|(name, holding)| (Arc::clone(name), verified(holding).and_then(|it| it.expires_at()))).collect()
+        let held = |(name, holding): (&Arc<str>, &Holding)| {
+            let verified = verified(holding);
+            let expires_at = verified.as_ref().and_then(|it| it.expires_at());
+            let dead = match &verified {
+                None => Some(Dead::Invalid),
+                Some(it) if snapshot.revocations().is_revoked(it).is_some() => Some(Dead::Revoked),
+                Some(_) => expires_at.filter(|end| *end <= now).map(|_| Dead::Expired),
+            };
+            Held { name: Arc::clone(name), expires_at, dead }
+        };
+        snapshot.holdings().iter().map(held).collect()
     }
 }
 

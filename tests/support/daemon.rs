@@ -245,12 +245,23 @@ inject = "Authorization: Bearer {secret}""#,
         self.mint_with(name, allow, Vec::new(), Vec::new())
     }
 
+    /// The same that ends after so many seconds.
+    #[track_caller]
+    pub(crate) fn mint_until(&self, name: &str, allow: &[&str], seconds: u64) -> Holder {
+        self.minted(name, allow, seconds, Vec::new(), Vec::new())
+    }
+
     /// The same with budgets and rates.
     #[track_caller]
     pub(crate) fn mint_with(&self, name: &str, allow: &[&str], budgets: Vec<Budget>, rates: Vec<Rate>) -> Holder {
+        self.minted(name, allow, 3600, budgets, rates)
+    }
+
+    #[track_caller]
+    fn minted(&self, name: &str, allow: &[&str], seconds: u64, budgets: Vec<Budget>, rates: Vec<Rate>) -> Holder {
         let grants: Vec<_> = allow.iter().map(|grant| Grant::parse(grant, &ParamNames::any()).unwrap()).collect();
         let mut caveats: Vec<_> = grants_to_check(&grants).unwrap().into_iter().collect();
-        caveats.push(expires_at(UnixSeconds::now() + 3600));
+        caveats.push(expires_at(UnixSeconds::now() + seconds));
         let key = keys::generate(Algorithm::Ed25519).unwrap();
         let block = AuthorityBlock {
             holder: *key.public(),
