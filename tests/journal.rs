@@ -425,9 +425,9 @@ fn failures_to_authenticate_are_counted_on_nobodys_name() {
     let journal = folder.open();
     let client = Some(IpAddr::from(Ipv4Addr::LOCALHOST));
     for _ in 0..3 {
-        journal.auth_failure(client, "proof_invalid");
+        journal.auth_failure(client, None, "proof_invalid");
     }
-    journal.auth_failure(None, "malformed");
+    journal.auth_failure(None, None, "malformed");
     drop(journal);
     let lines = folder.lines();
     let counted = |code: &str| -> u64 {

@@ -207,7 +207,8 @@ fn a_client_that_knows_no_proxy_is_served_and_has_no_other_way() {
     while pod.curl(&["https://api.acme.test/v1/items"]).stdout == "items" {
         assert!(Instant::now() < deadline, "it is served still");
     }
-    pod.env.journal_line(|line| line["event"] == "auth" && line["code"] == "capability_invalid");
+    let line = pod.env.journal_line(|line| line["event"] == "auth" && line["code"] == "capability_invalid");
+    assert_eq!(line["listener"], "pod", "{line}");
     assert!(pod.env.journal_is_sound());
     drop(daemon);
 }

@@ -284,10 +284,11 @@ impl Journal {
         self.shared.ring.slots()[1]
     }
 
-    /// Counts a failure to authenticate: one line per client, code and second, on nobody's name. `None` is a client on a
-    /// Unix socket. Counts of the running second die with a killed process.
-    pub fn auth_failure(&self, client: Option<IpAddr>, code: &'static str) {
-        self.shared.failures.add(client, code, UnixSeconds::now());
+    /// Counts a failure to authenticate: one line per client, listener, code and second, on nobody's name. A client of `None` is
+    /// one on a Unix socket; a listener is one that holds a capability. Counts of the running second die with a killed
+    /// process.
+    pub fn auth_failure(&self, client: Option<IpAddr>, listener: Option<&Arc<str>>, code: &'static str) {
+        self.shared.failures.add(client, listener, code, UnixSeconds::now());
     }
 
     /// How it does.

@@ -72,6 +72,10 @@ pub(super) fn auth(out: &mut Vec<u8>, id: Ulid, failures: &Failures, prev: &Head
     opening(out, failures.second.saturating_mul(1000), id, "auth", "denied", Some(failures.code));
     out.push(b',');
     out.extend_from_slice(NO_IDENTITY.as_bytes());
+    if let Some(listener) = &failures.listener {
+        member(out, "listener");
+        json::string(out, listener);
+    }
     for name in ["service", "operation", "action", "method", "host", "port", "path", "credential", "status"] {
         member(out, name);
         out.extend_from_slice(b"null");

@@ -203,7 +203,7 @@ fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
     let proxy = &outer.client.proxy;
     proxy.metrics.refused(challenge.code);
     if challenge.code != Code::Missing {
-        proxy.journal.auth_failure(outer.client.peer.ip(), challenge.code.as_str());
+        proxy.journal.auth_failure(outer.client.peer.ip(), outer.client.entrance.holds(), challenge.code.as_str());
         tracing::info!(peer = %outer.client.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
     }
     let mut response = Response::new(Reply::empty());

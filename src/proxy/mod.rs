@@ -271,6 +271,14 @@ impl Entrance {
         matches!(self, Self::Bound { .. })
     }
 
+    /// The name of what is held for its clients.
+    fn holds(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Bound { name, .. } => Some(name),
+            Self::Main | Self::Tls => None,
+        }
+    }
+
     fn is_transparent(&self) -> bool {
         matches!(self, Self::Bound { transparent: true, .. })
     }

@@ -219,6 +219,6 @@ impl Client {
             tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
         }
         self.proxy.metrics.refused(challenge.code);
-        self.proxy.journal.auth_failure(self.peer.ip(), challenge.code.as_str());
+        self.proxy.journal.auth_failure(self.peer.ip(), self.entrance.holds(), challenge.code.as_str());
     }
 }
