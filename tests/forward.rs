@@ -247,6 +247,7 @@ async fn a_clock_is_corrected_once_by_at_most_ten_minutes() {
         Play::Echo(OPENED.to_owned()),
         Play::Echo(OPENED.to_owned()),
         Play::Skewed(500),
+        Play::Skewed(300),
     ])
     .await;
     assert!(agent.connect(HOST).await.0.starts_with("HTTP/1.1 200 "));
@@ -258,7 +259,16 @@ async fn a_clock_is_corrected_once_by_at_most_ten_minutes() {
     check(&heads[2], purpose, 300).unwrap();
     let (refused, mut stream) = agent.connect(HOST).await;
     assert!(refused.starts_with("HTTP/1.1 502 Bad Gateway by narrows: proof_expired\r\n"), "{refused}");
-    assert!(body(&mut stream, &refused).await.contains("ahead of this machine"));
+    // By this machine's clock, not by the one that was corrected.
+    let apart = |said: &str| {
+        let said = said.split(" s ahead of this machine's").next().unwrap().rsplit(' ').next().unwrap().to_owned();
+        said.parse::<u32>().unwrap()
+    };
+    let said = body(&mut stream, &refused).await;
+    assert!((495..=505).contains(&apart(&said)), "{said}");
+    let (refused, mut stream) = agent.connect(HOST).await;
+    let said = body(&mut stream, &refused).await;
+    assert!((295..=305).contains(&apart(&said)) && said.contains("set the one that is wrong"), "{said}");
 
     for ahead_s in [601 + 30, -700] {
         let agent = Agent::new(vec![Play::Skewed(ahead_s)]).await;

@@ -77,13 +77,12 @@ pub(super) fn again(shared: &Shared, proved: &prover::Proved, headers: &header::
     let corrected = if shared.dialled.is_believed() {
         shared.prover.correct(proved, UnixSeconds(theirs))
     } else {
-        prover::Prover::skew(proved, UnixSeconds(theirs))
+        prover::Prover::skew(UnixSeconds(theirs))
     };
     match corrected {
         Corrected::Again => Ok(()),
         Corrected::Not { ahead_s } => {
-            let direction = if ahead_s < 0 { "behind" } else { "ahead of" };
-            let skew = format!("the proxy's clock is {} s {direction} this machine's", ahead_s.unsigned_abs());
+            let skew = respond::clocks(ahead_s);
             if shared.prover.is_news() {
                 (shared.notify)(&skew);
             }

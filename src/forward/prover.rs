@@ -13,7 +13,7 @@ use crate::clock::UnixSeconds;
 use crate::store::random;
 
 /// A clock is corrected by at most this much: a proxy must not be able to have proofs made for a far future.
-const SHIFT_MAX_S: u64 = 10 * 60;
+pub(super) const SHIFT_MAX_S: u64 = 10 * 60;
 
 /// Marks a clock that was never corrected.
 const UNSHIFTED: i64 = i64::MIN;
@@ -53,7 +53,7 @@ pub(super) struct Proved {
 pub(super) enum Corrected {
     /// The clock is right now: once more.
     Again,
-    /// It cannot be corrected; the proxy's clock is so many seconds ahead of the one used here (negative: behind).
+    /// It cannot be corrected; the proxy's clock is so many seconds ahead of this machine's (negative: behind).
     Not { ahead_s: i64 },
 }
 
@@ -94,8 +94,8 @@ impl Prover {
     }
 
     /// How far apart the clocks are, with nothing corrected: a proxy on a wire is not believed.
-    pub(super) fn skew(proved: &Proved, theirs: UnixSeconds) -> Corrected {
-        Corrected::Not { ahead_s: difference(theirs, shifted(proved.shift_s)) }
+    pub(super) fn skew(theirs: UnixSeconds) -> Corrected {
+        Corrected::Not { ahead_s: difference(theirs, UnixSeconds::now()) }
     }
 
     /// Takes over the proxy's time, once in this forwarder's life and by at most ten minutes.
@@ -110,7 +110,7 @@ impl Prover {
         if once && self.shift_s.compare_exchange(UNSHIFTED, ahead_s, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return Corrected::Again;
         }
-        Corrected::Not { ahead_s }
+        Self::skew(theirs)
     }
 }
 

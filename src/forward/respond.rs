@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
+use super::prover::SHIFT_MAX_S;
 use super::upstream::Unanswered;
 use crate::policy::Code;
 
@@ -150,6 +151,17 @@ impl Refusal {
         }
         response
     }
+}
+
+/// How the clocks are apart, and what a person can do about it.
+pub(super) fn clocks(ahead_s: i64) -> String {
+    let apart_s = ahead_s.unsigned_abs();
+    let direction = if ahead_s < 0 { "behind" } else { "ahead of" };
+    let said = format!("the proxy says proof_expired, and its clock is {apart_s} s {direction} this machine's");
+    if apart_s > SHIFT_MAX_S {
+        return format!("{said}: set the one that is wrong, for no more than {SHIFT_MAX_S} s are made up for");
+    }
+    format!("{said}: set the one that is wrong, for a proxy is believed once, and only over TLS or on this machine")
 }
 
 /// What a person can do about a challenge. The agent cannot do anything.

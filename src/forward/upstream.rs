@@ -183,6 +183,19 @@ impl Dialled {
         }
     }
 
+    /// What a person must know of an answer that is none of HTTP. A proxy with `[tls]` speaks nothing else.
+    fn broken(&self, error: &hyper::Error) -> &'static str {
+        match &self.upstream {
+            Upstream::Tcp(_) if error.is_parse() => {
+                "what answers there does not speak HTTP: if the proxy has [tls], it is at https://HOST:PORT (--ca FILE)"
+            }
+            Upstream::Tcp(_) => {
+                "it ended the connection without an answer: if the proxy has [tls], it is at https://HOST:PORT (--ca FILE)"
+            }
+            Upstream::Tls(_) | Upstream::Unix(_) => "it ended the connection without an answer",
+        }
+    }
+
     /// Tells a person once that there is no way through the proxy, and why. One that can be brought back is nobody's concern.
     pub(super) fn tell(&self, notify: fn(&str), why: &str) {
         if self.revival.is_none() && !self.told.swap(true, Ordering::Relaxed) {
@@ -270,13 +283,12 @@ impl Way {
                 Ok(answer)
             }
             // In TLS 1.3 a refused client certificate shows only here.
-            Ok(Err(error)) => match trouble(&error) {
-                Some(trouble) => {
-                    shared.dialled.tell(shared.notify, &trouble);
-                    Err(Unanswered::Tls)
-                }
-                None => Err(Unanswered::Broken),
-            },
+            Ok(Err(error)) => {
+                let trouble = trouble(&error);
+                let words = trouble.as_deref().unwrap_or_else(|| shared.dialled.broken(&error));
+                shared.dialled.tell(shared.notify, words);
+                Err(if trouble.is_some() { Unanswered::Tls } else { Unanswered::Broken })
+            }
             Err(_) => Err(Unanswered::Late),
         }
     }
@@ -299,6 +311,10 @@ fn in_words(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is not from an authority that is trusted here (--ca FILE names one)".to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "what answers there does not speak TLS: a proxy without [tls] is at http://HOST:PORT, on this machine"
+                .to_owned()
         }
         rustls::Error::InvalidCertificate(error) => format!("its certificate is not accepted: {error}"),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
