@@ -521,3 +521,50 @@ fn what_is_printed_is_printed_as_json_too() {
     let prove = ["prove", "--presentation", "1m", "--key", "j.key", "--cap", "j.cap", "--json"];
     assert!(json(&prove)["credentials"].as_str().unwrap().contains('.'));
 }
+
+/// Rules are printed for a home with these listeners, or the reason is given why not.
+#[cfg(target_os = "linux")]
+#[test]
+fn rules_lead_to_the_port_that_the_listeners_share_and_a_reason_is_the_real_one() {
+    let home = TestHome::new();
+    let path = home.dir().join("narrows.toml");
+    let starter = fs::read_to_string(&path).unwrap();
+    let print = ["transparent", "print", "--uid", "27080", "--dns", "192.0.2.53"];
+    let listeners = |all: &[&str]| {
+        let tables = all.iter().enumerate().map(|(number, at)| {
+            format!("\n[[listener]]\nname = \"l{number}\"\nlisten = \"{at}\"\ntransparent = true\ncapability = \"a.cap\"\nkey = \"a.key\"\n")
+        });
+        fs::write(&path, starter.clone() + &tables.collect::<String>()).unwrap();
+    };
+    for one_port in [&["127.0.0.1:7090"][..], &["127.0.0.1:7090", "[::1]:7090"]] {
+        listeners(one_port);
+        assert!(home.ok(&print).contains("redirect to :7090"), "{one_port:?}");
+    }
+    listeners(&["127.0.0.1:7090", "[::1]:7091"]);
+    home.fails(2, &print, &["several ports: {7090, 7091}", "--port 7090"]);
+    listeners(&["127.0.0.1:0"]);
+    home.fails(2, &print, &["port 0"]);
+    listeners(&[]);
+    home.fails(2, &print, &["no [[listener]]"]);
+    fs::write(&path, format!("bogus = 1\n{starter}")).unwrap();
+    home.fails(2, &print, &["unknown key \"bogus\"", "--port 7090"]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    home.fails(2, &print, &["narrows.toml is private"]);
+    let nowhere = home.file("nowhere");
+    home.fails(2, &[&["--home", &nowhere], &print[..]].concat(), &["nowhere does not exist"]);
+    // With the port given no home is looked at.
+    assert!(home.ok(&[&print[..], &["--port", "7099"]].concat()).contains("redirect to :7099"));
+    for (option, value) in [
+        ("--port", "0"),
+        ("--port", "65536"),
+        ("--redirect", "0"),
+        ("--redirect", "80,0"),
+        ("--probe", "0"),
+        ("--dns", "0.0.0.0"),
+        ("--dns", "224.0.0.1"),
+        ("--dns", "ff02::1"),
+    ] {
+        home.fails(2, &[&print[..], &[option, value]].concat(), &[option]);
+    }
+    home.fails(2, &["transparent", "print", "--port", "7090", "--uid", "4294967295"], &["--uid"]);
+}

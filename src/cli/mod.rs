@@ -168,7 +168,7 @@ impl Capctl {
             Verb::Ca(verb) => verb.run(&home()?),
             Verb::Admin(verb) => verb.run(&home()?),
             #[cfg(target_os = "linux")]
-            Verb::Transparent(verb) => verb.run(home().ok().as_ref()),
+            Verb::Transparent(verb) => verb.run(home()),
             Verb::Doctor(args) => args.run(&home()?),
             Verb::Completions(args) => Ok(args.run(Self::command())),
             Verb::Man(args) => args.run(Self::command()),

@@ -1,6 +1,7 @@
 //! `capctl transparent`: the packet filter's rules that lead clients which know no proxy to a transparent listener.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
@@ -43,19 +44,20 @@ pub(super) enum Verb {
     #[command(before_help = "Examples:\n  capctl transparent print --uid 27080 --dns 10.96.0.10 | nft -f -")]
     Print {
         /// The user that the proxy runs as; only it may go out
-        #[arg(long, value_name = "UID")]
+        #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..i64::from(u32::MAX)))]
         uid: u32,
-        /// The listener's port; else that of the home's transparent listener
-        #[arg(long, value_name = "PORT")]
+        /// The listener's port; else that of the home's transparent listeners
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
         /// The TCP ports that lead to it
-        #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = [80, 443])]
+        #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = [80, 443],
+              value_parser = clap::value_parser!(u16).range(1..))]
         redirect: Vec<u16>,
         /// A DNS server that may be asked; may be repeated. Else those of /etc/resolv.conf
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = server)]
         dns: Vec<IpAddr>,
         /// A TCP port that may be connected to from outside, such as for a probe; may be repeated. Else there is none
-        #[arg(long, value_name = "PORT")]
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         probe: Vec<u16>,
     },
     /// Tries, as any client would, whether the rules are in place; run it where the agent runs, as its user
@@ -67,7 +69,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) fn run(self, home: Option<&Home>) -> Result<ExitCode, Failure> {
+    pub(super) fn run(self, home: Result<Home, Failure>) -> Result<ExitCode, Failure> {
         match self {
             Self::Print { uid, port, redirect, dns, probe } => {
                 let port = port.map_or_else(|| configured_port(home), Ok)?;
@@ -82,20 +84,38 @@ impl Verb {
     }
 }
 
-/// The port of the one transparent listener that the home's configuration has.
-fn configured_port(home: Option<&Home>) -> Result<u16, Failure> {
-    let needed = |why: &str| Failure::usage(why).hint("capctl transparent print --port 7090 --uid UID".to_owned());
-    let config =
-        home.and_then(|home| Config::load(home).ok()).ok_or_else(|| needed("--port is needed without a home"))?;
-    let mut ports = config.listeners.iter().filter(|listener| listener.transparent).filter_map(|it| match it.listen {
+/// The port of the transparent listeners that the home's configuration has: of one, or of one for each family.
+fn configured_port(home: Result<Home, Failure>) -> Result<u16, Failure> {
+    let needed = |why: &dyn Display| {
+        Failure::usage(why).hint("capctl transparent print --port 7090 --uid UID needs no home".to_owned())
+    };
+    let home = home.map_err(|failure| needed(&failure))?;
+    home.check().map_err(|error| needed(&error))?;
+    let config = Config::load(&home).map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        needed(&format_args!("the configuration of {} cannot be read: {}", home.dir().display(), all.join("; ")))
+    })?;
+    let ports = config.listeners.iter().filter(|listener| listener.transparent).filter_map(|it| match it.listen {
         Listen::Tcp(address) => Some(address.port()),
         Listen::Unix(_) => None,
     });
-    match (ports.next(), ports.next()) {
-        (Some(port), None) if port != 0 => Ok(port),
-        (None, _) => Err(needed("narrows.toml has no [[listener]] with `transparent = true`")),
-        _ => Err(needed("narrows.toml does not say which port: give --port")),
+    let ports: BTreeSet<u16> = ports.collect();
+    match (ports.first(), ports.len()) {
+        (Some(&0), 1) => Err(needed(&"`listen` says port 0: which port the listener got is not known here")),
+        (Some(&port), 1) => Ok(port),
+        (None, _) => Err(needed(&"narrows.toml has no [[listener]] with `transparent = true`")),
+        _ => Err(needed(&format_args!("narrows.toml has transparent listeners on several ports: {ports:?}"))),
     }
+}
+
+/// The address of a DNS server: of one machine.
+fn server(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        return Err("it is no address of a server".to_owned());
+    }
+    Ok(address)
 }
 
 /// The servers of `/etc/resolv.conf`; those on loopback need no rule.
