@@ -522,6 +522,36 @@ fn what_is_printed_is_printed_as_json_too() {
     assert!(json(&prove)["credentials"].as_str().unwrap().contains('.'));
 }
 
+#[test]
+fn what_to_type_next_is_for_this_home_and_not_there_already() {
+    let home = TestHome::new();
+    let other = home.file("other");
+    let next = |arguments: &[&str]| {
+        let said = home.feed(&[&["--home", &other], arguments].concat(), SECRET);
+        assert_eq!(said.code, 0, "{}", said.err);
+        said.err.lines().last().unwrap().to_owned()
+    };
+    assert!(next(&["init"]).contains(&format!("capctl --home {other} run")));
+    assert_eq!(next(&["secret", "set", "github"]), format!("next: capctl --home {other} service add github"));
+    assert_eq!(
+        next(&["service", "add", "github"]),
+        format!("next: capctl --home {other} run --allow github:read -- COMMAND")
+    );
+    assert_eq!(
+        next(&["secret", "set", "github"]),
+        format!("next: capctl --home {other} run --allow github:read -- COMMAND")
+    );
+    assert_eq!(next(&["service", "add", "stripe"]), format!("next: capctl --home {other} secret set stripe"));
+    assert!(next(&["secret", "set", "unheard-of"]).ends_with("service add NAME --credential unheard-of"));
+    let again = home.run(&["--home", &other, "service", "add", "stripe", "--no-credential"]);
+    assert_eq!(again.code, 1, "{}", again.err);
+    assert!(again.err.contains(&format!("hint: capctl --home {other} service rm stripe")), "{}", again.err);
+    // The home that is found without it.
+    home.ok(&["service", "add", "github"]);
+    let said = home.feed(&["secret", "set", "github"], SECRET);
+    assert!(said.err.contains("next: capctl run --allow github:read"), "{}", said.err);
+}
+
 /// Rules are printed for a home with these listeners, or the reason is given why not.
 #[cfg(target_os = "linux")]
 #[test]

@@ -11,7 +11,7 @@ use crate::store::ca::Ca;
 use crate::store::{Home, keys};
 
 use super::failure::Failure;
-use super::output::{say, shell, write_private};
+use super::output::{home_option, say, write_private};
 use super::root::verifies_only;
 
 /// Makes a home: the local CA, the root key, a configuration with comments. What is there already stays.
@@ -52,13 +52,7 @@ impl Args {
             None => told("root key", &"none: this home verifies what another's root key signed", false),
         }
         told("configuration", &home.config().display(), new_config);
-        let flag = if std::env::var_os("NARROWS_HOME").is_some()
-            || Home::locate(None).is_ok_and(|it| it.dir() == home.dir())
-        {
-            String::new()
-        } else {
-            format!(" --home {}", shell(home.dir()))
-        };
+        let flag = home_option(home);
         say("\nNext, an API and its key, then an agent that holds neither:");
         say(format_args!("  capctl{flag} service add github"));
         say(format_args!("  capctl{flag} secret set github"));

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::failure::Failure;
+use crate::store::Home;
 
 /// Talk: to stderr.
 pub(super) fn say(text: impl Display) {
@@ -72,6 +73,12 @@ pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b));
     if plain && !text.is_empty() { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// What a hint has to say so that it means this home: nothing where `capctl` finds it by itself.
+pub(super) fn home_option(home: &Home) -> String {
+    let is_found = Home::locate(None).is_ok_and(|found| found.dir() == home.dir());
+    if is_found { String::new() } else { format!(" --home {}", shell(home.dir())) }
 }
 
 #[cfg(test)]

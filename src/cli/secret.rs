@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::config::Config;
 use crate::credential::{SECRET_BYTES_MAX, Secret, SecretName};
+use crate::service::catalogue;
 use crate::store::{Home, SecretStore};
 
 use super::failure::Failure;
-use super::output::{print, print_json, say};
+use super::output::{home_option, print, print_json, say};
 
 /// The credentials that are injected: set, list, remove.
 #[derive(Debug, clap::Subcommand)]
@@ -60,9 +62,7 @@ impl Verb {
                 })?;
                 let replaced = store.set(&name, &secret)?;
                 say(format_args!("{} the secret {name}", if replaced { "replaced" } else { "sealed" }));
-                say(format_args!(
-                    "next: a service that uses it, as in `capctl service add github --credential {name}`"
-                ));
+                say(format_args!("next: {}", next(home, &name)));
                 Ok(ExitCode::SUCCESS)
             }
             Self::List { json } => {
@@ -72,16 +72,15 @@ impl Verb {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if names.is_empty() {
-                    say("no secrets yet: capctl secret set NAME");
+                    say(format_args!("no secrets yet: capctl{} secret set NAME", home_option(home)));
                 }
                 names.iter().try_for_each(print)?;
                 Ok(ExitCode::SUCCESS)
             }
             Self::Rm { name } => {
                 if !store.remove(&name)? {
-                    return Err(
-                        Failure::new(format_args!("there is no secret {name}")).hint("capctl secret list".to_owned())
-                    );
+                    return Err(Failure::new(format_args!("there is no secret {name}"))
+                        .hint(format!("capctl{} secret list", home_option(home))));
                 }
                 say(format_args!(
                     "forgot the secret {name}; services that use it answer `secret_unavailable` from now on"
@@ -89,6 +88,22 @@ impl Verb {
                 Ok(ExitCode::SUCCESS)
             }
         }
+    }
+}
+
+/// What to type next: a service that uses the secret, unless one does.
+fn next(home: &Home, name: &SecretName) -> String {
+    let flag = home_option(home);
+    let config = Config::load(home).ok();
+    let services = config.iter().flat_map(|config| config.services.services());
+    if let Some(service) = services.clone().find(|service| service.credential() == Some(name)) {
+        return format!("capctl{flag} run --allow {}:read -- COMMAND", service.name());
+    }
+    let suggests = |of: &&str| catalogue().get(of).is_some_and(|it| it.suggested_credential() == Some(name));
+    let is_free = |of: &&str| !services.clone().any(|service| &**service.name() == *of);
+    match catalogue().names().find(|of| suggests(of) && is_free(of)) {
+        Some(service) => format!("capctl{flag} service add {service}"),
+        None => format!("a service that uses it: capctl{flag} service add NAME --credential {name}"),
     }
 }
 

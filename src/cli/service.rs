@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::config::edit::{Inject, NewService, add_service, remove_service};
+use crate::config::edit::{EditError, Inject, NewService, add_service, remove_service};
 use crate::config::{Config, Problem};
 use crate::credential::SecretName;
 use crate::service::{Catalogue, Service};
@@ -12,7 +12,7 @@ use crate::store::{Home, SecretStore, private};
 
 use super::capability::config;
 use super::failure::Failure;
-use super::output::{print, print_json, say, write_private};
+use super::output::{home_option, print, print_json, say, write_private};
 
 /// The APIs that are served: from the catalogue, or your own.
 #[derive(Debug, clap::Subcommand)]
@@ -73,7 +73,7 @@ impl Verb {
             Self::List { json } => list(home, json),
             Self::Show { name, json } => show(home, &name, json),
             Self::Rm { name } => {
-                edit(home, |text| remove_service(text, &name))?;
+                edit(home, &name, |text| remove_service(text, &name))?;
                 say(format_args!("removed the service {name}; a running proxy takes it on by itself"));
                 Ok(ExitCode::SUCCESS)
             }
@@ -102,14 +102,14 @@ fn add(
     let inject = inject.map(Inject::parse).transpose();
     let inject = inject.map_err(|error| Failure::usage(format_args!("--inject: {error}")))?;
     let new = NewService { name, credential, hosts, inject };
-    edit(home, |text| add_service(text, &new))?;
-    let name = &new.name;
+    edit(home, &new.name, |text| add_service(text, &new))?;
+    let (name, flag) = (&new.name, home_option(home));
     say(format_args!("added the service {name}; a running proxy takes it on by itself"));
     match &new.credential {
         Some(secret) if SecretStore::new(home).list()?.contains(secret) => {
-            say(format_args!("next: capctl run --allow {name}:read -- COMMAND"));
+            say(format_args!("next: capctl{flag} run --allow {name}:read -- COMMAND"));
         }
-        Some(secret) => say(format_args!("next: capctl secret set {secret}")),
+        Some(secret) => say(format_args!("next: capctl{flag} secret set {secret}")),
         None => say("it has no credential: what the agent sends passes as it is"),
     }
     Ok(ExitCode::SUCCESS)
@@ -126,11 +126,17 @@ fn unknown(catalogue: &Catalogue, name: &str) -> Failure {
 }
 
 /// Changes narrows.toml if the result is a sound configuration.
-fn edit<E: std::error::Error>(home: &Home, change: impl FnOnce(&str) -> Result<String, E>) -> Result<(), Failure> {
+fn edit(home: &Home, name: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), Failure> {
     let _turn = home.lock()?;
     let bytes = private::read(&home.config())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Failure::new("narrows.toml is not UTF-8"))?;
-    let changed = change(text).map_err(|error| Failure::of(&error).hint("capctl service list".to_owned()))?;
+    let changed = change(text).map_err(|error| {
+        let flag = home_option(home);
+        Failure::of(&error).hint(match error {
+            EditError::Exists(_) => format!("capctl{flag} service rm {name}, then this line again"),
+            _ => format!("capctl{flag} service list"),
+        })
+    })?;
     if let Err(problems) = Config::parse(&changed, home) {
         let all: Vec<String> = problems.iter().map(Problem::to_string).collect();
         return Err(Failure::new(format_args!("nothing was changed: {}", all.join("; "))));
@@ -153,7 +159,8 @@ fn list(home: &Home, as_json: bool) -> Result<ExitCode, Failure> {
     }
     let used = |name: &&str| config.services.service(name).is_none();
     let more: Vec<&str> = config.catalogue.names().filter(used).collect();
-    say(format_args!("not in use, add with `capctl service add NAME`: {}", more.join(" ")));
+    let flag = home_option(home);
+    say(format_args!("not in use, add with `capctl{flag} service add NAME`: {}", more.join(" ")));
     Ok(ExitCode::SUCCESS)
 }
 
