@@ -342,6 +342,14 @@ fn a_collector_over_tls_is_the_one_that_the_roots_vouch_for() {
             let line = world.daemon.wait_for_log("spans are lost");
             assert!(line.contains("TLS with the collector failed"), "{line}");
             assert!(collector.messages().is_empty());
+            // Roots that are added count without a restart.
+            let both = format!("{}{}", world.env.ca.pem(), stranger.pem());
+            std::fs::write(world.env.home().join("origin-ca.pem"), both).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while collector.messages().is_empty() {
+                assert!(Instant::now() < deadline, "{}", world.daemon.log());
+                world.get("");
+            }
         }
     }
 }
