@@ -11,6 +11,7 @@ use crate::config::{Config, Listen};
 use crate::credential::SecretName;
 use crate::net::leaf::LeafCache;
 use crate::store::ca::Ca;
+use crate::store::revoked::Followed;
 use crate::store::{Home, SecretStore, StoreError, private};
 
 /// One thing that is wrong.
@@ -45,7 +46,7 @@ pub fn check(home: &Home) -> Vec<Wrong> {
         }
     };
     let stored = wrong.take(SecretStore::new(home).load(), StoreError::hint);
-    wrong.take(load::revocations(home), load::LoadError::hint);
+    wrong.take(load::whole_revocations(&mut Followed::new(home.revoked())), load::LoadError::hint);
     if let Some(ca) = wrong.take(Ca::load(home), StoreError::hint) {
         wrong.take(LeafCache::new(ca.certificate_pem(), ca.key_pem()), |_| None);
     }

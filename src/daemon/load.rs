@@ -99,6 +99,14 @@ pub(super) fn revocations(list: &mut Followed) -> Result<(Revocations, Option<Ba
     Ok(Revocations::of(bytes.split(|&byte| byte == b'\n')))
 }
 
+/// The same at a start, where nothing may be judged by half of a list.
+pub(super) fn whole_revocations(list: &mut Followed) -> Result<Revocations, LoadError> {
+    match revocations(list)? {
+        (revocations, None) => Ok(revocations),
+        (_, Some(bad)) => Err(bad.into()),
+    }
+}
+
 /// When the secrets that services name were set, where the store knows.
 pub(super) fn secret_times(home: &Home, config: &Config) -> BTreeMap<SecretName, UnixSeconds> {
     // The store has just been read; what is wrong with it was said then.

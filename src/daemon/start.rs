@@ -143,11 +143,7 @@ impl Daemon {
         watcher.set_paths(watched(home, &config.files));
         let started_at = UnixSeconds::now();
         let mut list = Followed::new(home.revoked());
-        // Nothing may be judged by half of a list.
-        let revocations = match load::revocations(&mut list)? {
-            (revocations, None) => revocations,
-            (_, Some(bad)) => return Err(LoadError::from(bad).into()),
-        };
+        let revocations = load::whole_revocations(&mut list)?;
         let parts = load_snapshot_parts(home, &config, revocations, None, None)?;
         let trusted = Arc::clone(&parts.trusted);
         let snapshot = Snapshot::first(parts)?;
