@@ -5,6 +5,7 @@
 //! out and counted too: a flood hides itself, and not what another place says.
 //!
 //! Deliberately absent: colours, which a peer's text could forge; and, from a line of JSON, the spans of libraries.
+#![expect(clippy::disallowed_types, reason = "of a line that is said, which a request seldom has")]
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
-use tokio::sync::Notify;
 
 use super::load::{self, LoadError, load_snapshot_parts};
 use super::log;
@@ -43,8 +42,6 @@ pub(super) struct Reload {
     /// The revocation list.
     pub(super) list: Followed,
     pub(super) spare: Spare,
-    /// Rings when somebody wants everything read again.
-    pub(super) again: Arc<Notify>,
     pub(super) standing: Arc<Standing>,
     /// The process is this proxy and nothing else: the service manager is told of it.
     pub(super) alone: bool,
@@ -104,7 +101,6 @@ impl Reload {
                     }
                     self.all();
                 }
-                () = self.again.notified() => self.all(),
                 () = tokio::time::sleep(AGAIN_AFTER), if self.failing.is_any() => self.what_failed(),
                 () = drain.started() => return,
             }
@@ -289,7 +285,10 @@ fn trouble(error: &LoadError) -> Option<(Part, String)> {
 /// All that is wrong, to tell whether it has changed.
 fn words(error: &LoadError) -> String {
     match error {
-        LoadError::Config(problems) => problems.iter().map(|problem| format!("{problem}\n")).collect(),
+        LoadError::Config(problems) => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            problems.join("\n")
+        }
         other => other.to_string(),
     }
 }

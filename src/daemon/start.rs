@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::load::{self, LoadError, load_snapshot_parts};
 use super::log;
@@ -123,8 +123,8 @@ pub struct Daemon {
     address: Option<SocketAddr>,
     socket: Option<PathBuf>,
     drain_within: Duration,
-    /// Rings when the files are to be read again.
-    again: Arc<Notify>,
+    /// Counted up when the files are to be read again.
+    generation: watch::Sender<u64>,
     /// For probes, as long as it runs.
     _operator: Option<operator::Noted>,
 }
@@ -184,7 +184,7 @@ impl Daemon {
             drain_within: config.limits.drain,
             _operator: if alone { note(home, admin.as_ref()) } else { None },
             proxy: Arc::clone(&proxy),
-            again: Arc::default(),
+            generation: watcher.generation(),
         };
         let entrance = if config.tls.is_some() { Entrance::Tls } else { Entrance::Main };
         let main = main.map(|listener| (listener, entrance));
@@ -198,9 +198,8 @@ impl Daemon {
             tokio::spawn(crate::admin::serve(operator, admin));
         }
         let (home, signs) = (home.clone(), ca.certificate_pem().to_owned());
-        let (again, spare, failing) = (Arc::clone(&daemon.again), Spare::new(), Failing::default());
-        let reload =
-            Reload { home, proxy, config, trusted, signs, watcher, list, spare, again, standing, alone, failing };
+        let (spare, failing) = (Spare::new(), Failing::default());
+        let reload = Reload { home, proxy, config, trusted, signs, watcher, list, spare, standing, alone, failing };
         tokio::spawn(reload.run(daemon.drain.clone()));
         tokio::spawn(tick(daemon.drain.clone()));
         Ok(daemon)
@@ -232,7 +231,7 @@ impl Daemon {
 
     /// Has the files read again, as if one had changed.
     pub fn read_again(&self) {
-        self.again.notify_one();
+        self.generation.send_modify(|generation| *generation += 1);
     }
 
     /// Takes no new clients, lets requests end until the configured deadline, cuts the rest, writes the journal's last

@@ -7,10 +7,13 @@
 //! One stranger too many ends the one who has been silent longest: whoever wants to keep others out has to be quicker than
 //! they show who they are, and not only there first.
 
+#![expect(clippy::disallowed_types, reason = "touched by whoever accepts, and by no request")]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::seldom::Seldom;
@@ -38,6 +41,20 @@ pub(super) struct Queue {
     tidy_at: usize,
     /// Somebody was ended, and is inside until their task has run.
     ended: bool,
+}
+
+/// Where one listener tells all others that there is no descriptor left, and that it has no stranger to end.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(Notify);
+
+impl Crowd {
+    pub(super) fn ring(&self) {
+        self.0.notify_waiters();
+    }
+
+    pub(super) async fn rings(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// A connection's place inside; given back when dropped.

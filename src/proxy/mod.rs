@@ -55,11 +55,10 @@ use std::time::{Duration, Instant};
 
 use authenticate::Client;
 use body::Uplink;
-use door::{Door, Queue};
+use door::{Crowd, Door, Queue};
 use nix::libc;
 use seldom::Seldom;
 use share::{Bounds, Shares};
-use tokio::sync::Notify;
 use turns::Turns;
 
 use crate::audit::Journal;
@@ -133,7 +132,7 @@ pub struct Proxy {
     /// Why an upstream was not reached, which its agent is not told.
     unreached: Seldom,
     /// Rings when somebody cannot be accepted for want of a descriptor and has no stranger to end.
-    crowded: Notify,
+    crowded: Crowd,
 }
 
 /// The parts that whoever starts a proxy puts together.
@@ -182,14 +181,14 @@ impl Proxy {
             shares,
             strangers: Arc::default(),
             unreached: Seldom::new(),
-            crowded: Notify::new(),
+            crowded: Crowd::default(),
         })
     }
 
     /// Has each listener end its oldest stranger, where `error` says that there are no descriptors left.
     pub(crate) fn make_room(&self, error: &io::Error) {
         if is_out_of_descriptors(error) {
-            self.crowded.notify_waiters();
+            self.crowded.ring();
         }
     }
 }
@@ -311,7 +310,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
         let accepted = tokio::select! {
             accepted = listener.accept() => Some(accepted),
             () = tokio::time::sleep(SWEEP_EVERY) => None,
-            () = proxy.crowded.notified() => {
+            () = proxy.crowded.rings() => {
                 queue.end_first();
                 None
             }

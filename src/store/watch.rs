@@ -24,7 +24,7 @@ const FOLDER_FILES_MAX: usize = 1024;
 /// Watches a set of files and folders until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
-    generation: watch::Receiver<u64>,
+    generation: watch::Sender<u64>,
     paths: Arc<Mutex<Vec<PathBuf>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -38,7 +38,8 @@ impl Watcher {
     pub fn start(paths: Vec<PathBuf>) -> std::io::Result<Self> {
         let mut seen = stamps(&paths, &[]);
         let paths = Arc::new(Mutex::new(paths));
-        let (sender, generation) = watch::channel(0);
+        let generation = watch::Sender::new(0);
+        let sender = generation.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, stopped) = (Arc::clone(&paths), Arc::clone(&stop));
         let look = move || {
@@ -59,6 +60,12 @@ impl Watcher {
     /// The number of changes seen so far; `changed().await` on it waits for the next.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Where somebody else can say that something has changed.
+    #[must_use]
+    pub fn generation(&self) -> watch::Sender<u64> {
         self.generation.clone()
     }
 

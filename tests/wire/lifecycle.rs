@@ -264,7 +264,7 @@ fn a_check_reports_all_that_a_start_would_refuse() {
             key.display()
         ));
     }
-    env.secret("acme-key", crate::SECRET);
+    env.secret("acme-key", SECRET);
     env.write_config();
     let home = env.home();
     let mode = |name: &str, mode| std::fs::set_permissions(home.join(name), std::fs::Permissions::from_mode(mode));
