@@ -3,19 +3,21 @@
 //! hyper accepts some heads that another reader frames differently (`Content-Length` beside
 //! `Transfer-Encoding`, `cow, chunked`, equal duplicates, bare line feeds) and does not tell its
 //! service. The guard releases bytes only after it has found the one framing they have (RFC 9112 §6);
-//! a head that has none is withheld and [`REFUSED_HEAD`] is released instead, with the reason in
-//! [`GuardState`], so that the refusal takes the same way as every other answer.
+//! a message that has none is withheld and [`REFUSED_HEAD`] is released instead, with the reason and what was read in
+//! [`GuardState`], so that the refusal takes the same way as every other answer. Only a body of which the head was
+//! released before ends with an error.
 //!
 //! It also stops after a head that asks to leave HTTP (CONNECT, `Upgrade`): what follows is released
 //! only when the answer stayed in HTTP ([`GuardState::resume`]), and never parsed as a request before.
 
 mod chunk;
 mod head;
+mod refused;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,8 +33,9 @@ use chunk::ChunkScan;
 use head::Framing;
 
 pub use head::{HEAD_BYTES_MAX, HEADERS_MAX};
+pub use refused::{ReadHead, Refused};
 
-/// What hyper reads in place of a head that was refused. Its answer closes the connection.
+/// What hyper reads in place of a message that was refused. Its answer closes the connection.
 pub const REFUSED_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
 
 /// Why bytes were refused.
@@ -60,20 +63,24 @@ const LEAVES_HTTP: u8 = 2;
 /// What the guard of a connection and the service on it tell each other.
 #[derive(Debug, Default)]
 pub struct GuardState {
-    violation: AtomicU8,
+    /// Set at most once: nothing is released after it but the stand-in.
+    refused: OnceLock<Box<Refused>>,
     answered: AtomicU8,
     waker: AtomicWaker,
 }
 
 impl GuardState {
-    /// The reason why the connection's newest head, or the body under way, was refused.
+    /// What was refused: the message that a stand-in is read in place of, or the body under way. The service asks when it
+    /// is called: while it works, hyper may read on.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Refused> {
+        self.refused.get().map(|refused| &**refused)
+    }
+
+    /// Why, alone.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
-        match self.violation.load(Ordering::Acquire) {
-            1 => Some(Violation::Framing),
-            2 => Some(Violation::HeadTooLarge),
-            _ => None,
-        }
+        self.refused().map(|refused| refused.violation)
     }
 
     /// Says that the answer to a request that [`waits_for_answer`] stays in HTTP: the next bytes are a head again.
@@ -89,14 +96,6 @@ impl GuardState {
     fn answer(&self, answer: u8) {
         self.answered.store(answer, Ordering::Release);
         self.waker.wake();
-    }
-
-    fn refuse(&self, violation: Violation) {
-        let code = match violation {
-            Violation::Framing => 1,
-            Violation::HeadTooLarge => 2,
-        };
-        self.violation.store(code, Ordering::Release);
     }
 }
 
@@ -125,6 +124,24 @@ enum Expecting {
     Anything,
     /// After a refusal: nothing, for good.
     End,
+}
+
+/// What is wrong, and where.
+enum Fault {
+    /// In a message of which nothing was released.
+    Message(Box<Refused>),
+    /// In a body whose head was.
+    Body(Violation),
+}
+
+impl Fault {
+    fn unread(violation: Violation) -> Self {
+        Self::Message(Box::new(Refused { violation, read: None }))
+    }
+
+    fn message(violation: Violation, head: &[u8]) -> Self {
+        Self::Message(Box::new(Refused { violation, read: ReadHead::of(head) }))
+    }
 }
 
 /// Reads from `T`, releasing only what has one framing. Writes pass unchanged.
@@ -184,22 +201,27 @@ impl<T: AsyncRead> Guard<T> {
 
     /// Finds how many of `bytes` may be released, up to the end of the message that they are in.
     /// Zero means that a head is still incomplete.
-    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut good = 0;
+        // The head of a message that begins in `bytes`: none of it is released yet.
+        let mut head = None;
         while let Some(rest) = bytes.get(good..).filter(|rest| !rest.is_empty()) {
             match &mut self.expecting {
                 Expecting::Head => {
-                    let Some(length) = head::end(rest, self.searched, self.head_bytes_max)? else {
+                    let end = head::end(rest, self.searched, self.head_bytes_max);
+                    let Some(length) = end.map_err(Fault::unread)? else {
                         self.searched = rest.len();
                         return Ok(good);
                     };
                     self.searched = 0;
-                    self.expecting = match head::framing(rest.get(..length).unwrap_or_default())? {
+                    let found = rest.get(..length).unwrap_or_default();
+                    self.expecting = match head::framing(found).map_err(|why| Fault::message(why, found))? {
                         Framing::None => return Ok(good + length),
                         Framing::Length(length) => Expecting::Body(length),
                         Framing::Chunked => Expecting::Chunked(ChunkScan::default()),
                         Framing::LeavesHttp => Expecting::Answer,
                     };
+                    head = Some(found);
                     good += length;
                 }
                 Expecting::Body(left) => {
@@ -212,7 +234,9 @@ impl<T: AsyncRead> Guard<T> {
                     }
                 }
                 Expecting::Chunked(scan) => {
-                    let (length, ended) = scan.advance(rest)?;
+                    let scanned = scan.advance(rest);
+                    let (length, ended) =
+                        scanned.map_err(|why| head.map_or(Fault::Body(why), |head| Fault::message(why, head)))?;
                     good += length;
                     if ended {
                         self.expecting = Expecting::Head;
@@ -226,18 +250,23 @@ impl<T: AsyncRead> Guard<T> {
         Ok(good)
     }
 
-    /// Ends the connection's input: with a stand-in head when none was released of this message, with
+    /// Ends the connection's input: with a stand-in head when nothing was released of this message, with
     /// an error inside a body.
-    fn refuse(&mut self, violation: Violation) -> io::Result<()> {
-        self.state.refuse(violation);
-        let in_head = matches!(self.expecting, Expecting::Head);
+    fn refuse(&mut self, fault: Fault) -> io::Result<()> {
         self.expecting = Expecting::End;
         self.held.clear();
-        if in_head {
-            self.good = Bytes::from_static(REFUSED_HEAD);
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, violation))
+        let (refused, ended) = match fault {
+            Fault::Message(refused) => {
+                self.good = Bytes::from_static(REFUSED_HEAD);
+                (refused, Ok(()))
+            }
+            Fault::Body(violation) => {
+                let ended = Err(io::Error::new(io::ErrorKind::InvalidData, violation));
+                (Box::new(Refused { violation, read: None }), ended)
+            }
+        };
+        let _ = self.state.refused.set(refused);
+        ended
     }
 
     fn poll_answered(&self, cx: &Context<'_>) -> Poll<Expecting> {
@@ -298,7 +327,7 @@ impl<T: AsyncRead + Unpin> Guard<T> {
                 self.good = self.held.split_to(good).freeze();
                 Poll::Ready(Ok(true))
             }
-            Err(violation) => Poll::Ready(self.refuse(violation).map(|()| true)),
+            Err(fault) => Poll::Ready(self.refuse(fault).map(|()| true)),
         }
     }
 
@@ -319,9 +348,9 @@ impl<T: AsyncRead + Unpin> Guard<T> {
                 buf.set_filled(start + good);
                 Poll::Ready(Ok(good > 0))
             }
-            Err(violation) => {
+            Err(fault) => {
                 buf.set_filled(start);
-                Poll::Ready(self.refuse(violation).map(|()| false))
+                Poll::Ready(self.refuse(fault).map(|()| false))
             }
         }
     }

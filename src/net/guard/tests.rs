@@ -107,9 +107,10 @@ proptest::proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let whole = runtime.block_on(released(input.as_bytes(), usize::MAX));
         let split = runtime.block_on(released(input.as_bytes(), piece));
-        proptest::prop_assert_eq!((whole.1, whole.2), (split.1, split.2));
-        // Of a body that turns out broken, what came before the break may have passed.
-        let same = if whole.2 { split.0.starts_with(&whole.0) } else { split.0 == whole.0 };
+        proptest::prop_assert_eq!(whole.1, split.1);
+        // Of a body that turns out broken, what came before the break may have passed, its head included.
+        let passed = whole.0.strip_suffix(REFUSED_HEAD).unwrap_or(&whole.0);
+        let same = if split.2 { split.0.starts_with(passed) } else { (&split.0, split.2) == (&whole.0, whole.2) };
         proptest::prop_assert!(same);
     }
 }
@@ -178,7 +179,7 @@ async fn a_bad_message_behind_a_good_one_spoils_only_itself() {
 }
 
 #[tokio::test]
-async fn a_broken_chunked_body_is_an_error_in_the_body() {
+async fn a_broken_chunked_body_is_an_error_in_the_body_once_its_head_is_released() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let extension = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(300));
     let bad = [
@@ -202,9 +203,59 @@ async fn a_broken_chunked_body_is_an_error_in_the_body() {
     ];
     for body in bad {
         for piece in PIECES {
-            let (_, violation, failed) = released(format!("{head}{body}").as_bytes(), piece).await;
-            assert_eq!((violation, failed), (Some(Violation::Framing), true), "{body:?} in {piece}");
+            let (out, violation, failed) = released(format!("{head}{body}").as_bytes(), piece).await;
+            assert_eq!(violation, Some(Violation::Framing), "{body:?} in {piece}");
+            let stands_in = out == REFUSED_HEAD;
+            assert!(failed != stands_in && stands_in == (piece > head.len()), "{body:?} in {piece}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_broken_body_behind_a_good_message_spoils_only_its_own() {
+    let good = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let bad = "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2 \r\nab\r\n0\r\n\r\n";
+    let (out, violation, failed) = released(format!("{good}{bad}").as_bytes(), 1 << 20).await;
+    assert_eq!(out, [good.as_bytes(), REFUSED_HEAD].concat());
+    assert_eq!((violation, failed), (Some(Violation::Framing), false));
+}
+
+/// What is known of a message that is refused: method, target, and the fields that are kept.
+async fn known(message: &str) -> Option<(String, String, usize)> {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let mut guard = Guard::new(server, HEAD_WITHIN);
+    client.write_all(message.as_bytes()).await.expect("fed");
+    let mut buf = [0; 4096];
+    let length = guard.read(&mut buf).await.expect("the stand-in");
+    assert_eq!(&buf[..length], REFUSED_HEAD, "{message:?}");
+    let state = guard.state();
+    let read = state.refused().expect("refused").read.as_ref()?;
+    Some((read.method.to_string(), read.target.to_string(), read.headers.len()))
+}
+
+#[tokio::test]
+async fn what_was_read_of_a_refused_message_is_known_and_nothing_is_guessed() {
+    let fields = "Host: a\r\nuser-agent: git/2\r\nX: y\r\nProxy-Authorization: Cap a\r\n";
+    let readable = [
+        ("DELETE /b?c", "Content-Length: 1\r\nContent-Length: 1\r\n\r\n"),
+        ("POST /b", "Transfer-Encoding: chunked\r\n\r\n2 \r\n"),
+        ("CONNECT a%00:443", "\r\n"),
+        ("GET /b#c", "\r\n"),
+    ];
+    for (line, rest) in readable {
+        let known = known(&format!("{line} HTTP/1.1\r\n{fields}{rest}")).await;
+        let (method, target) = line.split_once(' ').expect("two words");
+        assert_eq!(known, Some((method.to_owned(), target.to_owned(), 2)), "{line}");
+    }
+    let unreadable = [
+        "GET /b HTTP/1.1\nHost: a\n\n",
+        "GET /b HTTP/1.1\r\nHost : a\r\n\r\n",
+        "GET /b c HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /b HTTP/2.0\r\nHost: a\r\n\r\n",
+    ];
+    for message in unreadable {
+        assert_eq!(known(message).await, None, "{message:?}");
     }
 }
 
