@@ -176,7 +176,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
         Ok(authenticated) => {
             outer.authenticated.store(true, Ordering::Relaxed);
             let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
-            exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), &outer.drain).await
+            exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), None, &outer.drain).await
         }
         Err(challenge) => challenged(outer, &challenge),
     }

@@ -19,7 +19,7 @@ use super::authorize::Authorized;
 use super::beat::Wait;
 use super::body::{Meter, Reply};
 use super::forward::Answered;
-use super::inbound::{Ask, Inbound, Served};
+use super::inbound::{self, Ask, Inbound, Served};
 use super::metrics::Parts;
 use super::patience;
 use super::relay::RECHECK_EVERY;
@@ -32,7 +32,7 @@ use crate::audit::{Ending, Entry, Event, Intent, Outcome};
 use crate::capability::Reservation;
 use crate::clock::UnixSeconds;
 use crate::credential::{SecretName, TokenNames};
-use crate::net::guard::GuardState;
+use crate::net::guard::{GuardState, Refused as RefusedMessage};
 use crate::policy::{self, Code, Denial};
 use crate::request::{CanonicalPath, Facts, Scheme, Target};
 use crate::service::WEB;
@@ -41,15 +41,19 @@ use crate::traces::{Ended, Trace};
 /// The way of a request, spelled once: each stage consumes what the one before returned.
 ///
 /// What needs no waiting is done before the future is made, which keeps it small: hyper moves one for each request.
+/// `refused` is the message that the request stands in for.
 pub(super) fn answer(
     tunnel: Arc<Tunnel>,
     request: Request<Incoming>,
     guard: Option<Arc<GuardState>>,
+    refused: Option<&RefusedMessage>,
     drain: &Drain,
 ) -> impl Future<Output = Response<Reply>> + use<> {
     let always = tunnel.recorder.waits_for_disk().then(|| Arc::clone(&tunnel));
-    let outgoing =
-        Inbound::read(tunnel, request, guard.as_deref()).and_then(Inbound::authorize).and_then(Authorized::rewrite);
+    let outgoing = match refused {
+        Some(refused) => Err(inbound::refuse(tunnel, refused)),
+        None => Inbound::read(tunnel, request).and_then(Inbound::authorize).and_then(Authorized::rewrite),
+    };
     if let Some(tunnel) = always {
         return Either::Right(Either::Left(answer_from_disk(tunnel, outgoing, guard, drain.clone()).boxed()));
     }
@@ -165,7 +169,7 @@ impl Exchange {
             event,
             identity: Some(&tunnel.who.identity),
             service,
-            operation: service.map(|_| ask.operation()),
+            operation: service.and_then(|_| ask.operation()),
             action: ask.action(),
             method: ask.method.as_ref().map(Method::as_str),
             host: Some(tunnel.target.host.as_str()),
@@ -413,7 +417,7 @@ impl Exchange {
     fn close(&mut self, ending: Ending, code: Option<Code>, status: Option<StatusCode>, now: Instant) {
         self.seen = now;
         let took = (!self.carried).then(|| self.parts(now));
-        self.view.series().of(self.ask.operation()).ended(ending, code, took);
+        self.view.series().of(self.ask.operation().unwrap_or_default()).ended(ending, code, took);
         if let Some(entry) = self.entry.take() {
             self.record(entry, ending, code, status);
         }
@@ -446,7 +450,7 @@ impl Exchange {
             scheme: Some(self.tunnel.scheme),
             target: (turned.is_some() || self.view.named_exactly()).then_some(&self.tunnel.target),
             service,
-            operation: service.map(|_| self.ask.operation()),
+            operation: service.and_then(|_| self.ask.operation()),
             ending,
             code,
             status,
@@ -480,6 +484,12 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    /// The same, after which the connection cannot be used.
+    pub(super) fn closing(mut self) -> Self {
+        self.refusal = self.refusal.closing();
+        self
+    }
+
     pub(super) fn respond(self) -> Response<Reply> {
         respond::refusal(&self.refusal, &self.id.to_string(), self.style, self.version)
     }

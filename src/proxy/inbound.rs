@@ -16,12 +16,12 @@ use super::view::View;
 use crate::audit::Event;
 use crate::clock::UnixSeconds;
 use crate::credential::{SecretName, Slots, Stripped, TokenNames, Unwritable};
-use crate::net::guard::{GuardState, Violation};
+use crate::net::guard::{ReadHead, Refused as RefusedMessage};
 use crate::policy::Code;
 use crate::request::{CanonicalPath, Facts, Target, Text};
 use crate::service::{Call, Endpoint, Named, Route, Service, WEB};
 
-/// The name of nobody.
+/// The name of nobody, and of nothing.
 const UNKNOWN: &str = "";
 
 /// Who serves the target.
@@ -49,7 +49,8 @@ pub(super) struct Ask {
 
 /// What the request means to its service, by the service's routes.
 struct Meaning {
-    operation: Text,
+    /// Unknown of a message that was refused unread.
+    operation: Option<Text>,
     action: Option<Text>,
     params: Vec<(Text, Text)>,
     tokens: Option<Arc<TokenNames>>,
@@ -65,15 +66,11 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    pub(super) fn read(
-        tunnel: Arc<Tunnel>,
-        mut request: Request<Incoming>,
-        guard: Option<&GuardState>,
-    ) -> Result<Self, Refused> {
+    pub(super) fn read(tunnel: Arc<Tunnel>, mut request: Request<Incoming>) -> Result<Self, Refused> {
         let (style, version) = (Style::of(request.headers()), request.version());
         let websocket = wants_websocket(&request);
         let view = tunnel.view();
-        let fault = fault(&tunnel, &view, &request, guard).err();
+        let fault = fault(&tunnel, &view, &request).err();
         let served = view.served();
         let path = CanonicalPath::parse(request.uri().path(), served.encoded_slash());
         // On `web`, where nothing is injected and no path is matched, the path is the server's own affair.
@@ -98,6 +95,30 @@ impl Inbound {
     }
 }
 
+/// Refuses a message in whose place the guard released a stand-in. Its line has what was read of it; the stand-in says
+/// nothing.
+pub(super) fn refuse(tunnel: Arc<Tunnel>, refused: &RefusedMessage) -> Refused {
+    let view = tunnel.view();
+    let ask = Ask::refused(view.served(), refused.read.as_ref());
+    let style = refused.read.as_ref().map_or(Style::Problem, |read| Style::of(&read.headers));
+    // A message that has no one reading has no parent.
+    let trace = tunnel.who.proxy.traces.begin(&HeaderMap::new());
+    let (version, event) = (Version::HTTP_11, Event::Request);
+    let opening = Opening { tunnel, view, ask, style, version, foreign: false, event, trace };
+    match Exchange::open(opening) {
+        Ok(exchange) => {
+            let refusal = exchange.dead().unwrap_or_else(|| unframed(refused));
+            exchange.refuse(refusal.closing())
+        }
+        Err(refused) => refused.closing(),
+    }
+}
+
+/// What a message is told that has not one framing.
+pub(super) fn unframed(refused: &RefusedMessage) -> Refusal {
+    Refusal::new(Code::Framing, refused.violation.to_string()).closing()
+}
+
 /// The target that goes upstream: with the path that policy matched, byte for byte, and the query as it came.
 fn sent(uri: &Uri, path: Option<&CanonicalPath>) -> PathAndQuery {
     let came = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -107,14 +128,7 @@ fn sent(uri: &Uri, path: Option<&CanonicalPath>) -> PathAndQuery {
 }
 
 /// What is wrong with a request before anybody asks who sends it.
-fn fault(tunnel: &Tunnel, view: &View, request: &Request<Incoming>, guard: Option<&GuardState>) -> Result<(), Refusal> {
-    match guard.and_then(GuardState::violation) {
-        Some(Violation::Framing) => return Err(Refusal::new(Code::Framing, Violation::Framing.to_string()).closing()),
-        Some(Violation::HeadTooLarge) => {
-            return Err(Refusal::new(Code::Framing, Violation::HeadTooLarge.to_string()).closing());
-        }
-        None => {}
-    }
+fn fault(tunnel: &Tunnel, view: &View, request: &Request<Incoming>) -> Result<(), Refusal> {
     // Methods are case-sensitive (RFC 9110 §9.1), but not to every server.
     let is = |method: &str| request.method().as_str().eq_ignore_ascii_case(method);
     if is("CONNECT") {
@@ -191,9 +205,24 @@ impl Ask {
 
     /// A plain tunnel asks for nothing but itself.
     pub(super) fn tunnel() -> Self {
-        let meaning = Meaning { operation: Text::const_new("tunnel"), action: None, params: Vec::new(), tokens: None };
+        let operation = Some(Text::const_new("tunnel"));
+        let meaning = Meaning { operation, action: None, params: Vec::new(), tokens: None };
         let came = PathAndQuery::from_static("/");
         Self { meaning, method: None, path: None, came, body_size: None, websocket: false }
+    }
+
+    /// What is known of a message that was refused: never what it means.
+    fn refused(served: &Served, read: Option<&ReadHead>) -> Self {
+        let meaning = Meaning { operation: None, action: None, params: Vec::new(), tokens: None };
+        // What begins elsewhere than at the root is another host's, and a `#` would be cut.
+        let target = read.map(|read| &*read.target).filter(|target| target.starts_with('/') && !target.contains('#'));
+        let path = target.and_then(|target| target.split('?').next());
+        Self {
+            meaning,
+            method: read.map(|read| read.method.clone()),
+            path: path.and_then(|path| CanonicalPath::parse(path, served.encoded_slash()).ok()),
+            ..Self::tunnel()
+        }
     }
 
     /// Reads what the request means to whoever serves it; again when the configuration has changed.
@@ -211,14 +240,15 @@ impl Ask {
             Served::Named { service, .. } => {
                 let said = service.classify(&call);
                 Meaning {
-                    operation: said.operation.into(),
+                    operation: Some(said.operation.into()),
                     action: said.action.map(Text::from),
                     params: said.params,
                     tokens: said.tokens.cloned(),
                 }
             }
             Served::Web | Served::Nobody => {
-                Meaning { operation: call.default_operation().into(), action: None, params: Vec::new(), tokens: None }
+                let operation = Some(call.default_operation().into());
+                Meaning { operation, action: None, params: Vec::new(), tokens: None }
             }
         };
     }
@@ -227,7 +257,7 @@ impl Ask {
         Facts {
             time,
             service: served.name(),
-            operation: &self.meaning.operation,
+            operation: self.operation().unwrap_or(UNKNOWN),
             action: self.meaning.action.as_deref(),
             scheme: tunnel.scheme,
             host: &tunnel.target.host,
@@ -242,8 +272,9 @@ impl Ask {
         }
     }
 
-    pub(super) fn operation(&self) -> &str {
-        &self.meaning.operation
+    /// `None` where it was not read.
+    pub(super) fn operation(&self) -> Option<&str> {
+        self.meaning.operation.as_deref()
     }
 
     /// What members of the answer hold a fresh token, where the service says so of this request.

@@ -171,7 +171,8 @@ where
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
         hyper::service::service_fn(move |request| {
             let waiting = waits_for_answer(&request).then(|| Arc::clone(&guard));
-            let answer = exchange::answer(Arc::clone(&tunnel), request, Some(Arc::clone(&guard)), &drain);
+            let shared = Some(Arc::clone(&guard));
+            let answer = exchange::answer(Arc::clone(&tunnel), request, shared, guard.refused(), &drain);
             answer.map(move |response| {
                 if let Some(guard) = waiting.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
                     guard.resume();
@@ -194,7 +195,7 @@ where
     let service = {
         let (tunnel, drain) = (Arc::clone(tunnel), drain.clone());
         hyper::service::service_fn(move |request| {
-            exchange::answer(Arc::clone(&tunnel), request, None, &drain).map(Ok::<_, Infallible>)
+            exchange::answer(Arc::clone(&tunnel), request, None, None, &drain).map(Ok::<_, Infallible>)
         })
     };
     let limits = &tunnel.who.proxy.limits;

@@ -192,7 +192,7 @@ async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> 
     };
     let waits = waits_for_answer(&request);
     let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, Arc::clone(beat)));
-    let response = exchange::answer(tunnel, request, Some(Arc::clone(guard)), drain).await;
+    let response = exchange::answer(tunnel, request, Some(Arc::clone(guard)), None, drain).await;
     if waits && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         guard.resume();
     }

@@ -136,3 +136,53 @@ fn a_body_that_breaks_takes_no_request_in_front_of_it_along() {
     let served = world.env.journal_line(|line| line["path"] == "/v1/items");
     assert_eq!(served["outcome"], "allowed", "{served}");
 }
+
+#[test]
+fn the_line_of_a_refused_message_says_what_was_sent_and_guesses_nothing() {
+    let world = World::new(Alpn::H1);
+    let lengths = "Content-Length: 3\r\nContent-Length: 4";
+    let cases = [
+        // What was sent, and the method and path that its line has.
+        (BROKEN.to_owned(), Some(("DELETE", Some("/v1/items/7")))),
+        (
+            format!("PUT /v1/caf%c3%a9 HTTP/1.1\r\nHost: {HOST}\r\n{lengths}\r\n\r\n"),
+            Some(("PUT", Some("/v1/caf%C3%A9"))),
+        ),
+        (format!("PUT /v1/../v2 HTTP/1.1\r\nHost: {HOST}\r\n{lengths}\r\n\r\n"), Some(("PUT", None))),
+        (format!("GET https://{HOST}/v1 HTTP/1.1\r\nHost: {HOST}\r\n{lengths}\r\n\r\n"), Some(("GET", None))),
+        (format!("POST /v1/a#b HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), Some(("POST", None))),
+        (format!("POST /v1/items HTTP/1.1\nHost: {HOST}\n\n"), None),
+        (format!("POST /v1/items HTTP/1.1\r\nHost : {HOST}\r\n\r\n"), None),
+        (format!("POST /v1/items HTTP/1.1\r\nHost: {HOST}\r\nX: {}\r\n\r\n", "x".repeat(100 * 1024)), None),
+    ];
+    for (sent, known) in cases {
+        let shown = &sent[..40];
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&sent);
+        let answer = tunnel.answer(false);
+        assert_eq!((answer.status(), &*answer.code()), (400, "framing"), "{shown:?}: {answer:?}");
+        let line = world.env.journal_line(|line| line["id"] == answer.header("narrows-request-id").unwrap());
+        let (method, path) = known.map_or((None, None), |(method, path)| (Some(method), path));
+        assert_eq!((line["method"].as_str(), line["path"].as_str()), (method, path), "{shown:?}: {line}");
+        assert!(line["operation"].is_null() && line["action"].is_null(), "{line}");
+        assert_eq!(
+            (&line["event"], &line["service"], &line["host"]),
+            (&"request".into(), &"acme".into(), &HOST.into())
+        );
+    }
+}
+
+#[test]
+fn a_refused_message_is_answered_in_its_senders_style() {
+    let world = World::new(Alpn::H1);
+    let lengths = "Content-Length: 3\r\nContent-Length: 4";
+    for (field, media_type) in [
+        ("User-Agent: git/2.47", "text/plain; charset=utf-8"),
+        ("Content-Type: application/grpc", "application/grpc"),
+        ("User-Agent: curl/8", "application/problem+json"),
+    ] {
+        let mut tunnel = world.agent.tunnel(HOST);
+        tunnel.send(&format!("POST /v1/items HTTP/1.1\r\nHost: {HOST}\r\n{field}\r\n{lengths}\r\n\r\n"));
+        assert_eq!(tunnel.answer(false).header("content-type"), Some(media_type), "{field}");
+    }
+}
