@@ -15,15 +15,16 @@ use hyper_util::rt::TokioIo;
 use super::authenticate::{Authenticated, Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
+use super::exchange::Unserved;
 use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
-use super::{Drain, Entrance, exchange, passthrough, revoked, terminate};
+use super::{Drain, Entrance, exchange, inbound, passthrough, revoked, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
-use crate::net::guard::{Guard, GuardState, waits_for_answer};
+use crate::net::guard::{Guard, GuardState, ReadHead, Refused, waits_for_answer};
 use crate::net::listener::Stream;
 use crate::net::unread::Unread;
 use crate::policy::Code;
@@ -59,7 +60,14 @@ pub(super) async fn serve(mut client: Client, stream: Stream, drain: Drain) {
     };
     let service = hyper::service::service_fn(move |request| {
         let outer = Arc::clone(&outer);
-        async move { Ok::<_, Infallible>(answer(&outer, request).await) }
+        // Asked now: while a request is under way, the guard may come upon one that follows.
+        let stands_in = outer.guard.refused().is_some();
+        async move {
+            Ok::<_, Infallible>(match outer.guard.refused().filter(|_| stands_in) {
+                Some(refused) => Box::pin(unframed(&outer, refused)).await,
+                None => answer(&outer, request).await,
+            })
+        }
     });
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let connection = std::pin::pin!(connection);
@@ -98,11 +106,6 @@ pub(super) fn http1() -> hyper::server::conn::http1::Builder {
 
 async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<Reply> {
     outer.beat.rest(Instant::now());
-    if let Some(violation) = outer.guard.violation() {
-        let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
-        outer.client.proxy.metrics.refused(refusal.code);
-        return respond::refusal(&refusal, &new_id(), Style::Problem, Version::HTTP_11);
-    }
     if request.method() == Method::CONNECT {
         let response = connect(outer, &mut request).await;
         if !response.status().is_success() {
@@ -119,6 +122,50 @@ async fn answer(outer: &Arc<Outer>, mut request: Request<Incoming>) -> Response<
         outer.guard.resume();
     }
     response
+}
+
+/// A message that the guard refused. All are told the same of it; who shows valid credentials has a line, as for whatever
+/// else is refused.
+async fn unframed(outer: &Outer, refused: &Refused) -> Response<Reply> {
+    let Outer { client, .. } = outer;
+    outer.beat.rest(Instant::now());
+    let refusal = inbound::unframed(refused);
+    let unserved = match &refused.read {
+        Some(read) if read.method == Method::CONNECT => Unserved::connect(None),
+        Some(read) => {
+            let known = Unserved::request(Style::of(&read.headers), Version::HTTP_11);
+            Unserved { method: Some(&read.method), ..known }
+        }
+        None => Unserved::request(Style::Problem, Version::HTTP_11),
+    };
+    let is_readable = refused.read.is_some() || client.entrance.is_bound();
+    let shown = if is_readable { show(outer, refused.read.as_ref()).await.map_err(Some) } else { Err(None) };
+    let failed = match shown {
+        Ok(authenticated) => return exchange::refuse_unserved(&authenticated, &unserved, &refusal),
+        Err(Some(challenge)) => Some(challenge.code).filter(|code| *code != Code::Missing),
+        Err(None) => Some(refusal.code),
+    };
+    if let Some(code) = failed {
+        client.proxy.journal.auth_failure(client.peer.ip(), code.as_str());
+    }
+    client.proxy.metrics.refused(refusal.code);
+    respond::refusal(&refusal, &new_id(), unserved.style, unserved.version)
+}
+
+/// Authenticates the sender of a message that was refused.
+async fn show(outer: &Outer, read: Option<&ReadHead>) -> Result<Authenticated, Challenge> {
+    let snapshot = outer.client.proxy.live.snapshot();
+    let uri = read.and_then(|read| read.target.parse().ok());
+    let named = uri.and_then(|uri| destination(&uri).ok());
+    let purpose = match (read, &named) {
+        (Some(ReadHead { method, .. }), Some((_, target))) if *method != Method::CONNECT => {
+            Purpose::Request { method: method.as_str(), target }
+        }
+        _ => Purpose::Connect { target: read.map_or("", |read| &read.target) },
+    };
+    let authenticated = authenticate(&outer.client, &snapshot, read.map(|read| &read.headers), purpose).await?;
+    outer.authenticated.store(true, Ordering::Relaxed);
+    Ok(authenticated)
 }
 
 async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Response<Reply> {
@@ -158,35 +205,50 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     Response::new(Reply::empty())
 }
 
-/// An absolute-form request: the client trusts the proxy with the whole of it (RFC 9112 §3.2.2).
+/// An absolute-form request: the client trusts the proxy with the whole of it (RFC 9112 §3.2.2). What it names is looked at
+/// when it is known who asks.
 async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Reply> {
-    let version = request.version();
-    let style = Style::of(request.headers());
-    let (scheme, target) = match destination(request.uri(), outer.client.is_private()) {
-        Ok(destination) => destination,
-        Err(refusal) => {
-            outer.client.proxy.metrics.refused(refusal.code);
-            return respond::refusal(&refusal.closing(), &new_id(), style, version);
-        }
-    };
+    let unserved = Unserved::request(Style::of(request.headers()), request.version());
+    let named = destination(request.uri());
     let snapshot = outer.client.proxy.live.snapshot();
     let method = request.method().clone();
-    let purpose = Purpose::Request { method: method.as_str(), target: &target };
-    match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose).await {
-        Ok(authenticated) => {
-            outer.authenticated.store(true, Ordering::Relaxed);
-            let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
-            exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), None, &outer.drain).await
+    let asked = if named.is_err() { request.uri().to_string() } else { String::new() };
+    let purpose = match &named {
+        Ok((_, target)) => Purpose::Request { method: method.as_str(), target },
+        // A proof for such a target cannot be; a presentation can.
+        Err(_) => Purpose::Connect { target: &asked },
+    };
+    let authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose).await {
+        Ok(authenticated) => authenticated,
+        Err(challenge) => {
+            // Whoever takes the proxy for a server has nothing to show, and is told so.
+            let mistaken = named.err().filter(|_| challenge.code == Code::Missing && request.uri().scheme().is_none());
+            let Some(refusal) = mistaken else { return challenged(outer, &challenge) };
+            outer.client.proxy.metrics.refused(refusal.code);
+            return respond::refusal(&refusal.closing(), &new_id(), unserved.style, unserved.version);
         }
-        Err(challenge) => challenged(outer, &challenge),
+    };
+    outer.authenticated.store(true, Ordering::Relaxed);
+    let (scheme, target) = match named {
+        Ok(named) => named,
+        Err(refusal) => {
+            let unserved = Unserved { method: Some(&method), ..unserved };
+            return exchange::refuse_unserved(&authenticated, &unserved, &refusal.closing());
+        }
+    };
+    if scheme == Scheme::Https && !outer.client.is_private() {
+        let unserved = Unserved { method: Some(&method), target: Some(&target), ..unserved };
+        let refusal = Refusal::new(Code::Framing, "use CONNECT for https").closing();
+        return exchange::refuse_unserved(&authenticated, &unserved, &refusal);
     }
+    let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
+    exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), None, &outer.drain).await
 }
 
-fn destination(uri: &Uri, private: bool) -> Result<(Scheme, Target), Refusal> {
+fn destination(uri: &Uri) -> Result<(Scheme, Target), Refusal> {
     let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,
-        Some("https") if private => Scheme::Https,
-        Some("https") => return Err(Refusal::new(Code::Framing, "use CONNECT for https")),
+        Some("https") => Scheme::Https,
         _ => {
             let refusal = Refusal::new(Code::Framing, "this is a proxy, not a server");
             return Err(refusal.hint("export HTTPS_PROXY=http://HOST:PORT, or: capctl run -- COMMAND"));

@@ -495,12 +495,47 @@ impl Refused {
     }
 }
 
+/// What is refused after authentication and before there is a tunnel, as far as it is known.
+#[derive(Clone, Copy)]
+pub(super) struct Unserved<'a> {
+    pub(super) event: Event,
+    pub(super) method: Option<&'a Method>,
+    pub(super) target: Option<&'a Target>,
+    pub(super) style: Style,
+    pub(super) version: Version,
+}
+
+impl<'a> Unserved<'a> {
+    /// A CONNECT. Most clients hide what is said of it.
+    pub(super) const fn connect(target: Option<&'a Target>) -> Self {
+        Self { event: Event::Tunnel, method: None, target, style: Style::Problem, version: Version::HTTP_11 }
+    }
+
+    pub(super) const fn request(style: Style, version: Version) -> Self {
+        Self { event: Event::Request, method: None, target: None, style, version }
+    }
+
+    pub(super) fn is_connect(&self) -> bool {
+        self.event == Event::Tunnel
+    }
+}
+
 /// A CONNECT that is refused after authentication: its line, and its answer.
 pub(super) fn refuse_connect(
     authenticated: &Authenticated,
     target: Option<&Target>,
     refusal: &Refusal,
 ) -> Response<Reply> {
+    refuse_unserved(authenticated, &Unserved::connect(target), refusal)
+}
+
+/// The line of what is not served, and its answer.
+pub(super) fn refuse_unserved(
+    authenticated: &Authenticated,
+    unserved: &Unserved<'_>,
+    refusal: &Refusal,
+) -> Response<Reply> {
+    let &Unserved { event, method, target, style, version } = unserved;
     let proxy: &Proxy = &authenticated.proxy;
     let trace = proxy.traces.begin(&HeaderMap::new());
     let time_ms = unix_ms();
@@ -508,12 +543,12 @@ pub(super) fn refuse_connect(
     let entry = proxy.journal.begin(&Intent {
         id,
         time_ms,
-        event: Event::Tunnel,
+        event,
         identity: Some(&authenticated.identity),
         service: None,
         operation: None,
         action: None,
-        method: None,
+        method: method.map(Method::as_str),
         host: target.map(|target| target.host.as_str()),
         port: target.map(|target| target.port),
         path: None,
@@ -536,7 +571,7 @@ pub(super) fn refuse_connect(
     }
     proxy.traces.end(trace, || Ended {
         id,
-        method: None,
+        method,
         scheme: None,
         target: None,
         service: None,
@@ -549,7 +584,7 @@ pub(super) fn refuse_connect(
     });
     proxy.metrics.refused(refusal.code);
     proxy.metrics.of(&Served::Nobody).of("").ended(Ending::Denied, Some(refusal.code), None);
-    respond::refusal(refusal, &id.to_string(), Style::Problem, Version::HTTP_11)
+    respond::refusal(refusal, &id.to_string(), style, version)
 }
 
 pub(super) fn unix_ms() -> u64 {

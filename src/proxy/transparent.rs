@@ -22,6 +22,7 @@ use super::authenticate::{Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
 use super::connect::{http1, new_id};
+use super::exchange::Unserved;
 use super::hello::Hello;
 use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
@@ -29,7 +30,7 @@ use super::passthrough;
 use super::respond::{self, Refusal, Style};
 use super::terminate::{self, Serving, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
 use super::tunnel::Tunnel;
-use super::{Drain, exchange};
+use super::{Drain, exchange, inbound};
 use crate::capability::Purpose;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
 use crate::net::listener::Stream;
@@ -142,7 +143,9 @@ fn plain(client: Client, stream: Rewind<Unread<Stream>>, original: SocketAddr, d
     let opened = Arc::new(Opened { client, guard: guarded.state(), beat, original, drain: drain.clone() });
     let service = hyper::service::service_fn(move |request| {
         let opened = Arc::clone(&opened);
-        async move { Ok::<_, Infallible>(answer(&opened, request).await) }
+        // Asked now: while a request is under way, the guard may come upon one that follows.
+        let stands_in = opened.guard.refused().is_some();
+        async move { Ok::<_, Infallible>(answer(&opened, request, stands_in).await) }
     });
     let connection = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
     let mut connection = Box::pin(connection);
@@ -159,17 +162,16 @@ struct Opened {
     drain: Drain,
 }
 
-async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> {
+async fn answer(opened: &Opened, request: Request<Incoming>, stands_in: bool) -> Response<Reply> {
     let Opened { client, guard, beat, original, drain } = opened;
     beat.rest(Instant::now());
-    let version = request.version();
-    let style = Style::of(request.headers());
-    if let Some(violation) = guard.violation() {
-        let refusal = Refusal::new(Code::Framing, violation.to_string()).closing();
-        client.proxy.metrics.refused(refusal.code);
-        return respond::refusal(&refusal, &new_id(), style, version);
-    }
-    let target = destination(&request, original.port());
+    let (version, refused) = (request.version(), guard.refused().filter(|_| stands_in));
+    let style =
+        Style::of(refused.and_then(|refused| refused.read.as_ref()).map_or(request.headers(), |read| &read.headers));
+    let target = match refused {
+        Some(refused) => Err(inbound::unframed(refused)),
+        None => destination(&request, original.port()),
+    };
     let snapshot = client.proxy.live.snapshot();
     let (method, address) = (request.method().clone(), original.to_string());
     let purpose = match &target {
@@ -188,6 +190,9 @@ async fn answer(opened: &Opened, request: Request<Incoming>) -> Response<Reply> 
     };
     let target = match target {
         Ok(target) => target,
+        Err(refusal) if refused.is_some() => {
+            return exchange::refuse_unserved(&authenticated, &Unserved::request(style, version), &refusal);
+        }
         Err(refusal) => return exchange::refuse_connect(&authenticated, None, &refusal.closing()),
     };
     let waits = waits_for_answer(&request);

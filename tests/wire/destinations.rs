@@ -245,7 +245,45 @@ fn a_connect_names_a_plain_host_and_port_or_nothing() {
         wire.send(&format!("CONNECT {authority} HTTP/1.1\r\nHost: {HOST}:443\r\n{authorization}\r\n"));
         let answer = wire.answer(false);
         assert!(matches!(answer.status(), 400 | 403 | 421), "{authority:?}: {answer:?}");
-        assert!(answer.header("narrows-request-id").is_some(), "{authority:?}: {answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{authority:?}: {answer:?}");
+        let id = answer.header("narrows-request-id").unwrap();
+        // A head that cannot be read shows no credentials either: of it there is a count.
+        let unreadable = authority.contains(['\0', '\t', '\n', ' ']);
+        let line = world.env.journal_line(|line| {
+            if unreadable { line["event"] == "auth" && line["code"] == "framing" } else { line["id"] == *id }
+        });
+        let user = if unreadable { serde_json::Value::Null } else { "alice@example.com".into() };
+        assert_eq!(line["user"], user, "{authority:?}: {line}");
+    }
+    assert_eq!(world.origin.connections(), 0);
+}
+
+#[test]
+fn what_cannot_be_a_destination_is_said_to_whoever_authenticates_and_has_its_line() {
+    let world = shared_origin(Alpn::H1);
+    let stranger = Agent::new(&world.env, &world.daemon, None);
+    let targets = [
+        (format!("https://user:pass@{HOST}/v1/items"), 421, "misdirected"),
+        (format!("https://{HOST}:0443/v1/items"), 421, "misdirected"),
+        (format!("ftp://{HOST}/v1/items"), 400, "framing"),
+        (format!("http://{HOST}/v1#items"), 400, "framing"),
+    ];
+    for (target, status, code) in &targets {
+        let send = |agent: &Agent| {
+            let mut wire = agent.dial();
+            wire.send(&format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", agent.authorization()));
+            wire.answer(false)
+        };
+        let answer = send(&world.agent);
+        assert_eq!((answer.status(), &*answer.code()), (*status, *code), "{target}: {answer:?}");
+        let line = world.env.journal_line(|line| line["id"] == answer.header("narrows-request-id").unwrap());
+        let whose = (&line["user"], &line["event"], &line["method"], &line["code"]);
+        assert_eq!(whose, (&"alice@example.com".into(), &"request".into(), &"GET".into(), &(*code).into()), "{line}");
+        let before = world.env.journal().len();
+        let unknown = send(&stranger);
+        // What is wrong with the bytes themselves is said to anybody.
+        assert_eq!(unknown.status(), if target.contains('#') { 400 } else { 407 }, "{target}: {unknown:?}");
+        assert_eq!(world.env.journal().len(), before, "{target}: a stranger has no line");
     }
     assert_eq!(world.origin.connections(), 0);
 }
