@@ -126,6 +126,21 @@ pub(super) fn refusal(refusal: &Refusal, request_id: &str, style: Style, version
     response
 }
 
+/// A refusal as bytes of HTTP/1.1, for a connection on which no server of ours runs.
+pub(super) fn written(response: Response<Reply>) -> Vec<u8> {
+    let (parts, reply) = response.into_parts();
+    let Reply::Own(body) = reply else { return Vec::new() };
+    let body = body.unwrap_or_default();
+    let reason = parts.extensions.get().map(ReasonPhrase::as_bytes).unwrap_or_default();
+    let mut out = [b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", reason, b"\r\n"].concat();
+    for (name, value) in &parts.headers {
+        out.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    out.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    out.extend_from_slice(&body);
+    out
+}
+
 /// What every answer of the proxy's own carries: its code as `Proxy-Status`, and the request's id.
 pub(super) fn mark(headers: &mut HeaderMap, code: Code, request_id: &str) {
     insert(headers, REQUEST_ID, request_id);

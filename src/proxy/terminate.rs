@@ -24,7 +24,7 @@ use super::hello::Hello;
 use super::keep::{Bounds, keep};
 use super::metrics::Handshake;
 use super::patience::Streams;
-use super::respond::Refusal;
+use super::respond::{self, Refusal};
 use super::tunnel::Tunnel;
 use super::{Drain, exchange};
 use crate::clock::UnixSeconds;
@@ -39,9 +39,6 @@ use crate::request::{Scheme, Target};
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal alert `unrecognized_name` as a plain record (RFC 8446 §6.2, RFC 6066 §3).
 pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
-/// What a client gets that speaks neither TLS nor, on a port for it, HTTP.
-const NOT_HTTP: &[u8] =
-    b"HTTP/1.1 400 Bad Request by narrows: framing\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// Streams that one connection may have open at once.
 const STREAMS_MAX: u32 = 128;
 /// Bytes of answers that hyper may hold for one stream that the client does not read.
@@ -90,9 +87,9 @@ async fn begin(authenticated: Authenticated, target: Target, upgrade: OnUpgrade,
         let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, beat));
         return Some(serve_http1(&tunnel, stream, drain));
     }
-    let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP");
-    let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
-    let _ = stream.write_all(NOT_HTTP).await;
+    let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP").closing();
+    let answer = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+    let _ = stream.write_all(&respond::written(answer)).await;
     let _ = stream.shutdown().await;
     None
 }

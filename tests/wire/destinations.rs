@@ -289,6 +289,22 @@ fn what_cannot_be_a_destination_is_said_to_whoever_authenticates_and_has_its_lin
 }
 
 #[test]
+fn a_tunnel_with_neither_tls_nor_http_is_told_so_with_its_lines_id() {
+    let world = shared_origin(Alpn::H1);
+    let (answer, mut wire) = world.agent.connect(&format!("{HOST}:443"));
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    wire.send("GET /v1/items HTTP/1.1\r\n");
+    let refused = wire.answer(false);
+    assert_eq!((refused.status(), &*refused.code()), (400, "framing"), "{refused:?}");
+    assert!(refused.head.starts_with("HTTP/1.1 400 Bad Request by narrows: framing\r\n"), "{refused:?}");
+    assert_eq!(refused.header("connection"), Some("close"), "{refused:?}");
+    assert!(refused.header("proxy-status").is_some_and(|status| status.contains("framing")), "{refused:?}");
+    assert_eq!(wire.rest(), b"");
+    let line = world.env.journal_line(|line| line["id"] == refused.header("narrows-request-id").unwrap());
+    assert_eq!((&line["event"], &line["code"], &line["host"]), (&"tunnel".into(), &"framing".into(), &HOST.into()));
+}
+
+#[test]
 fn addresses_have_one_spelling_and_no_service_of_a_name() {
     let world = shared_origin(Alpn::H1);
     // These are addresses, spelled as such: a tunnel, and inside it nobody who serves them.
