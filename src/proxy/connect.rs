@@ -185,7 +185,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     if !snapshot.serves_port(target.port) {
         let hint = format!("capctl service add NAME --host {target}");
         let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {}", target.port)).hint(hint);
-        return refused(&authenticated, Some(&target), &refusal);
+        return refused(&authenticated, Some(&target), &refusal.closing());
     }
     authenticated.open = Some(OpenTunnel::new(&outer.client.proxy));
     let upgrade = hyper::upgrade::on(request);
@@ -198,7 +198,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
                 outer.drain.spawn(passthrough::run(opened, client, outer.drain.clone()));
                 Response::new(Reply::empty())
             }
-            Err(refused) => refused.respond(),
+            Err(refused) => refused.closing().respond(),
         };
     }
     outer.drain.spawn(terminate::run(authenticated, target, upgrade, outer.drain.clone()));

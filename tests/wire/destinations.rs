@@ -289,6 +289,22 @@ fn what_cannot_be_a_destination_is_said_to_whoever_authenticates_and_has_its_lin
 }
 
 #[test]
+fn a_connect_that_is_denied_closes_and_what_came_behind_it_is_no_request() {
+    let world = shared_origin(Alpn::H1);
+    let mut wire = world.agent.dial();
+    let authorization = world.agent.authorization();
+    wire.send(&format!(
+        "CONNECT {HOST}:22 HTTP/1.1\r\nHost: {HOST}:22\r\n{authorization}\r\n\
+         GET https://{HOST}/v1/items HTTP/1.1\r\nHost: {HOST}\r\n{authorization}\r\n"
+    ));
+    let answer = wire.answer(false);
+    assert_eq!((answer.status(), &*answer.code()), (403, "service_unknown"), "{answer:?}");
+    assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+    assert_eq!(wire.rest(), b"");
+    assert_eq!(world.origin.connections(), 0);
+}
+
+#[test]
 fn a_tunnel_with_neither_tls_nor_http_is_told_so_with_its_lines_id() {
     let world = shared_origin(Alpn::H1);
     let (answer, mut wire) = world.agent.connect(&format!("{HOST}:443"));

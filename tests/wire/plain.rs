@@ -75,6 +75,7 @@ fn a_denied_plain_tunnel_is_denied_on_the_connect() {
     let (world, origin) = pinned(&["pinned:read"]);
     let (answer, _) = world.agent.connect(&format!("{PINNED}:443"));
     assert_eq!((answer.status(), &*answer.code()), (403, "capability_denied"), "{answer:?}");
+    assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
     assert_eq!(origin.connections(), 0);
 }
 
