@@ -175,7 +175,7 @@ async fn connect(outer: &Arc<Outer>, request: &mut Request<Incoming>) -> Respons
     let purpose = Purpose::Connect { target: &asked };
     let mut authenticated = match authenticate(&outer.client, &snapshot, Some(request.headers()), purpose).await {
         Ok(authenticated) => authenticated,
-        Err(challenge) => return challenged(outer, &challenge),
+        Err(challenge) => return challenged(outer, &challenge, Unserved::connect(None)),
     };
     outer.authenticated.store(true, Ordering::Relaxed);
     let Ok(target) = Target::parse(&asked) else {
@@ -223,7 +223,7 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
         Err(challenge) => {
             // Whoever takes the proxy for a server has nothing to show, and is told so.
             let mistaken = named.err().filter(|_| challenge.code == Code::Missing && request.uri().scheme().is_none());
-            let Some(refusal) = mistaken else { return challenged(outer, &challenge) };
+            let Some(refusal) = mistaken else { return challenged(outer, &challenge, unserved) };
             outer.client.proxy.metrics.refused(refusal.code);
             return respond::refusal(&refusal.closing(), &new_id(), unserved.style, unserved.version);
         }
@@ -260,38 +260,46 @@ fn destination(uri: &Uri) -> Result<(Scheme, Target), Refusal> {
     Ok((scheme, target))
 }
 
-/// 407 with both challenges, or 503 where the memory of used proofs is full. Clients that send nothing before a challenge (git, Java, .NET) know Basic.
-fn challenged(outer: &Outer, challenge: &Challenge) -> Response<Reply> {
+/// 407 with both challenges, or 503 where a bound of the proxy is met. Clients that send nothing before a challenge (git,
+/// Java, .NET) know Basic.
+fn challenged(outer: &Outer, challenge: &Challenge, unserved: Unserved<'_>) -> Response<Reply> {
     let proxy = &outer.client.proxy;
     proxy.metrics.refused(challenge.code);
     if challenge.code != Code::Missing {
         proxy.journal.auth_failure(outer.client.peer.ip(), outer.client.entrance.holds(), challenge.code.as_str());
         tracing::info!(peer = %outer.client.peer, code = challenge.code.as_str(), detail = challenge.detail, "refused credentials");
     }
-    let mut response = Response::new(Reply::empty());
-    *response.status_mut() = respond::status(challenge.code);
-    if outer.client.entrance.is_bound() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+    if respond::status(challenge.code) != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return unasked(Refusal::new(challenge.code, "the proxy cannot take another one now; try later"), unserved);
+    }
+    if outer.client.entrance.is_bound() {
         // The client has no credentials that would help, and would ask for ever.
         if outer.client.place.may_say() {
             tracing::error!(detail = challenge.detail, "the capability that a listener holds is not accepted");
         }
-        *response.status_mut() = StatusCode::FORBIDDEN;
+        return unasked(Refusal::not_accepted(challenge.code), unserved);
     }
+    let mut response = Response::new(Reply::empty());
+    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
     let code = challenge.code.as_str();
     let now = UnixSeconds::now().get();
     let cap = format!("Cap realm=\"narrows\", aud=\"{}\", error=\"{code}\", now={now}", proxy.audience);
-    let asked_again = response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
     let headers = response.headers_mut();
-    for value in [cap.as_str(), "Basic realm=\"narrows\""].into_iter().filter(|_| asked_again) {
+    for value in [cap.as_str(), "Basic realm=\"narrows\""] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.append(header::PROXY_AUTHENTICATE, value);
         }
     }
-    respond::mark(headers, challenge.code, &new_id());
+    respond::mark(headers, challenge.code, StatusCode::PROXY_AUTHENTICATION_REQUIRED, &new_id());
     respond::set_reason(&mut response, challenge.code);
     response
 }
 
+/// Refuses a sender who is not to ask again with other credentials.
+fn unasked(refusal: Refusal, unserved: Unserved<'_>) -> Response<Reply> {
+    let refusal = if unserved.is_connect() { refusal.closing() } else { refusal };
+    respond::refusal(&refusal, &new_id(), unserved.style, unserved.version)
+}
 /// A CONNECT that is refused after authentication, with its journal line.
 fn refused(authenticated: &Authenticated, target: Option<&Target>, refusal: &Refusal) -> Response<Reply> {
     exchange::refuse_connect(authenticated, target, refusal)

@@ -45,6 +45,12 @@ impl Refusal {
         Self { status: Some(StatusCode::BAD_GATEWAY), ..Self::new(Code::BodyUnreadable, detail) }
     }
 
+    /// A capability that the client does not bring itself: other credentials would not help.
+    pub(super) fn not_accepted(code: Code) -> Self {
+        let detail = "the capability that this listener holds is not accepted";
+        Self { status: Some(StatusCode::FORBIDDEN), ..Self::new(code, detail) }
+    }
+
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -112,7 +118,7 @@ pub(super) fn refusal(refusal: &Refusal, request_id: &str, style: Style, version
         Style::Problem => problem(refusal, request_id),
     };
     let headers = response.headers_mut();
-    mark(headers, refusal.code, request_id);
+    mark(headers, refusal.code, refusal.status(), request_id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(seconds) = refusal.denial.as_ref().and_then(|denial| denial.retry_after_s) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -142,9 +148,9 @@ pub(super) fn written(response: Response<Reply>) -> Vec<u8> {
 }
 
 /// What every answer of the proxy's own carries: its code as `Proxy-Status`, and the request's id.
-pub(super) fn mark(headers: &mut HeaderMap, code: Code, request_id: &str) {
+pub(super) fn mark(headers: &mut HeaderMap, code: Code, status: StatusCode, request_id: &str) {
     insert(headers, REQUEST_ID, request_id);
-    insert(headers, PROXY_STATUS, &proxy_status(code));
+    insert(headers, PROXY_STATUS, &proxy_status(code, status));
 }
 
 /// Puts the code where clients that hide a body still show it.
@@ -240,8 +246,10 @@ pub(super) const fn status(code: Code) -> StatusCode {
 }
 
 /// RFC 9209 §2.3: the error type that fits each code, with the code as its details.
-fn proxy_status(code: Code) -> String {
+fn proxy_status(code: Code, status: StatusCode) -> String {
     let error = match code {
+        // The answer's, not the request's.
+        Code::BodyUnreadable if status == StatusCode::BAD_GATEWAY => "http_response_content_coding",
         Code::Framing | Code::PathAmbiguous | Code::Misdirected | Code::BodyUnreadable => "http_request_error",
         Code::JournalUnavailable | Code::SecretUnavailable | Code::Overloaded => "proxy_internal_error",
         Code::UpstreamTls => "tls_certificate_error",

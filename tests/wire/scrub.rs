@@ -277,6 +277,8 @@ fn what_cannot_be_read_is_refused_unless_the_service_lets_it_pass() {
         let world = origin_of([plain(headers, SECRET.as_bytes())]);
         let answer = &answers(&world, 1)[0];
         assert_eq!((answer.status(), &*answer.code()), (502, "body_unreadable"), "{headers}");
+        let status = answer.header("proxy-status").unwrap_or_default();
+        assert!(status.contains("error=http_response_content_coding;"), "the answer's fault: {status}");
         assert!(!answer.text().contains(SECRET));
         let line = world.env.journal_line(|line| line["path"] == "/v1/items");
         assert_eq!((&line["outcome"], &line["code"]), (&"failed".into(), &"body_unreadable".into()), "{line}");

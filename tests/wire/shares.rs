@@ -31,7 +31,12 @@ fn an_authority_that_has_all_its_tunnels_gets_no_more_and_others_do() {
     let authority = format!("{HOST}:443");
     let (first, second) = (world.agent.connect(&authority), world.agent.connect(&authority));
     assert_eq!((first.0.status(), second.0.status()), (200, 200));
-    assert_eq!(world.agent.connect(&authority).0.status(), 503);
+    let full = world.agent.connect(&authority).0;
+    assert_eq!(
+        (full.status(), &*full.code(), full.header("connection")),
+        (503, "overloaded", Some("close")),
+        "{full:?}"
+    );
     assert_eq!(another_authority(&world).get(HOST, "/v1/items").status(), 200);
     drop(first);
     // The proxy notices the end of a tunnel by itself.
