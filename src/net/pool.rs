@@ -24,13 +24,14 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::guard::{AnswerGuard, Asked};
 use super::pace::Paced;
 use crate::capability::BlockId;
 use crate::lane;
 use crate::request::{Scheme, Target};
 
 /// At most this many idle HTTP/1.1 connections are kept for one key: with fewer than there are requests under way, each
-/// request beyond them pays a handshake. The queue takes 48 bytes for each, used or not.
+/// request beyond them pays a handshake. The queue takes 56 bytes for each, used or not.
 const IDLE_PER_KEY_MAX: usize = 256;
 /// They are kept in so many queues: threads on different cores take from, and give to, different ones while they can.
 const LANES: usize = 8;
@@ -76,9 +77,16 @@ pub struct PoolKey {
 #[derive(Debug)]
 pub enum Connection<B> {
     /// HTTP/1.1: one request at a time.
-    Http1(http1::SendRequest<B>),
+    Http1(Http1<B>),
     /// HTTP/2: a handle on a shared connection.
     Http2(http2::SendRequest<B>),
+}
+
+/// An HTTP/1.1 connection, and the guard on its answers.
+#[derive(Debug)]
+pub struct Http1<B> {
+    sender: http1::SendRequest<B>,
+    asked: Arc<Asked>,
 }
 
 /// A request that did not get an answer, with the request itself when nothing of it was sent.
@@ -117,13 +125,15 @@ where
             tokio::spawn(driver);
             return Ok(Self::Http2(sender));
         }
+        let guarded = AnswerGuard::new(Paced::new(io));
+        let asked = guarded.asked();
         let (sender, driver) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .handshake(TokioIo::new(Paced::new(io)))
+            .handshake(TokioIo::new(guarded))
             .await?;
         tokio::spawn(driver.with_upgrades());
-        Ok(Self::Http1(sender))
+        Ok(Self::Http1(Http1 { sender, asked }))
     }
 
     /// Sends a request, now; what it returns waits for the head of the answer.
@@ -135,7 +145,10 @@ where
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, Unsent<B>>> + use<B> {
         let sent = match self {
-            Self::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Self::Http1(Http1 { sender, asked }) => {
+                asked.ask(request.method());
+                Either::Left(sender.try_send_request(request))
+            }
             Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
         sent.map_err(|mut failed| {
@@ -157,9 +170,11 @@ where
 
     async fn revive(&mut self) -> bool {
         match self {
-            Self::Http1(sender) if sender.is_closed() => false,
-            Self::Http1(sender) if sender.is_ready() => true,
-            Self::Http1(sender) => matches!(tokio::time::timeout(READY_WITHIN, sender.ready()).await, Ok(Ok(()))),
+            Self::Http1(Http1 { sender, .. }) if sender.is_closed() => false,
+            Self::Http1(Http1 { sender, .. }) if sender.is_ready() => true,
+            Self::Http1(Http1 { sender, .. }) => {
+                matches!(tokio::time::timeout(READY_WITHIN, sender.ready()).await, Ok(Ok(())))
+            }
             Self::Http2(sender) => !sender.is_closed(),
         }
     }
@@ -174,7 +189,7 @@ pub struct Pool<B> {
 /// The connections of one key. Whoever asks for many keeps the shelf at hand: taking and giving take no lock.
 #[derive(Debug)]
 pub struct Shelf<B> {
-    http1: [ArrayQueue<(http1::SendRequest<B>, Instant)>; LANES],
+    http1: [ArrayQueue<(Http1<B>, Instant)>; LANES],
     http2: ArcSwapOption<http2::SendRequest<B>>,
     /// Sweeps since the HTTP/2 connection was used last.
     unused_sweeps: AtomicU32,
@@ -253,8 +268,8 @@ where
         None
     }
 
-    fn pop(&self) -> Option<http1::SendRequest<B>> {
-        self.lanes().find_map(ArrayQueue::pop).map(|(sender, _)| sender)
+    fn pop(&self) -> Option<Http1<B>> {
+        self.lanes().find_map(ArrayQueue::pop).map(|(idle, _)| idle)
     }
 
     /// Lets others use an HTTP/2 connection while it is in use.
@@ -268,10 +283,10 @@ where
 
     /// Keeps an HTTP/1.1 connection, idle since then, for the next request. One beyond the bound, or dead, is dropped.
     pub fn give(&self, connection: Connection<B>, since: Instant) {
-        if let Connection::Http1(sender) = connection
-            && !sender.is_closed()
+        if let Connection::Http1(connection) = connection
+            && !connection.sender.is_closed()
         {
-            let mut idle = (sender, since);
+            let mut idle = (connection, since);
             for lane in self.lanes() {
                 match lane.push(idle) {
                     Ok(()) => return,
@@ -282,7 +297,7 @@ where
     }
 
     /// This thread's own queue, then those of others.
-    fn lanes(&self) -> impl Iterator<Item = &ArrayQueue<(http1::SendRequest<B>, Instant)>> {
+    fn lanes(&self) -> impl Iterator<Item = &ArrayQueue<(Http1<B>, Instant)>> {
         let (others, own) = self.http1.split_at(lane::of_this_thread() % LANES);
         own.iter().chain(others)
     }
@@ -290,9 +305,9 @@ where
     fn sweep(&self, now: Instant) {
         for lane in &self.http1 {
             for _ in 0..lane.len() {
-                let Some((sender, since)) = lane.pop() else { break };
-                if !sender.is_closed() && now.duration_since(since) < IDLE_FOR {
-                    let _ = lane.push((sender, since));
+                let Some((idle, since)) = lane.pop() else { break };
+                if !idle.sender.is_closed() && now.duration_since(since) < IDLE_FOR {
+                    let _ = lane.push((idle, since));
                 }
             }
         }

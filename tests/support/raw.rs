@@ -2,6 +2,7 @@
 //! says `100 Continue`.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
@@ -32,10 +33,19 @@ pub(crate) enum Step {
     UntilClosed,
 }
 
+/// What came on the connections.
+#[derive(Clone, Default)]
+struct Heard {
+    /// A row per connection.
+    read: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// How many of them the peer has closed.
+    closed: Arc<AtomicUsize>,
+}
+
 /// A running raw origin. It stops when it is dropped.
 pub(crate) struct RawOrigin {
     pub(crate) addr: SocketAddr,
-    read: Arc<Mutex<Vec<Vec<u8>>>>,
+    heard: Heard,
     go: Arc<Notify>,
     _stop: oneshot::Sender<()>,
 }
@@ -62,17 +72,22 @@ impl RawOrigin {
     }
 
     fn start(tls: Option<TlsAcceptor>, steps: Vec<Step>) -> Self {
-        let (read, go) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::new(Notify::new()));
+        let (heard, go) = (Heard::default(), Arc::new(Notify::new()));
         let (addr, stop) = on_own_thread({
-            let (read, go) = (read.clone(), go.clone());
-            move |listener| accept_all(listener, tls, steps, read, go)
+            let (heard, go) = (heard.clone(), go.clone());
+            move |listener| accept_all(listener, tls, steps, heard, go)
         });
-        Self { addr, read, go, _stop: stop }
+        Self { addr, heard, go, _stop: stop }
     }
 
     /// What was read, a row per connection.
     pub(crate) fn read(&self) -> Vec<String> {
-        self.read.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+        self.heard.read.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    /// On how many connections the peer was heard to close, where a [`Step::UntilClosed`] waits for it.
+    pub(crate) fn closed(&self) -> usize {
+        self.heard.closed.load(Ordering::SeqCst)
     }
 
     /// Lets one connection past its [`Step::Wait`], now or when it gets there.
@@ -81,24 +96,18 @@ impl RawOrigin {
     }
 }
 
-async fn accept_all(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    steps: Vec<Step>,
-    read: Arc<Mutex<Vec<Vec<u8>>>>,
-    go: Arc<Notify>,
-) {
+async fn accept_all(listener: TcpListener, tls: Option<TlsAcceptor>, steps: Vec<Step>, heard: Heard, go: Arc<Notify>) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else { continue };
         // Each step is a write of its own, at once.
         let _ = tcp.set_nodelay(true);
-        let (tls, steps, read, go) = (tls.clone(), steps.clone(), read.clone(), go.clone());
+        let (tls, steps, heard, go) = (tls.clone(), steps.clone(), heard.clone(), go.clone());
         tokio::spawn(async move {
             match tls {
-                None => play(tcp, steps, read, go).await,
+                None => play(tcp, steps, heard, go).await,
                 Some(acceptor) => {
                     if let Ok(stream) = acceptor.accept(tcp).await {
-                        play(stream, steps, read, go).await;
+                        play(stream, steps, heard, go).await;
                     }
                 }
             }
@@ -106,7 +115,7 @@ async fn accept_all(
     }
 }
 
-async fn play<S>(mut stream: S, steps: Vec<Step>, read: Arc<Mutex<Vec<Vec<u8>>>>, go: Arc<Notify>)
+async fn play<S>(mut stream: S, steps: Vec<Step>, Heard { read, closed }: Heard, go: Arc<Notify>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -147,6 +156,7 @@ where
             Step::UntilClosed => {
                 let mut dropped = [0; 4096];
                 while matches!(stream.read(&mut dropped).await, Ok(1..)) {}
+                closed.fetch_add(1, Ordering::SeqCst);
             }
         }
     }

@@ -124,6 +124,16 @@ fn what_is_no_answer_is_an_upstream_error() {
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "<html>",
         "\0\0\0\0\r\n\r\n",
+        // What lax readers take.
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
+        "HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok",
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 \r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\n\r\n",
     ];
     let world = at_each_host(cases.map(|case| vec![Step::Head, Step::Send(case.into())]));
     for (number, case) in cases.iter().enumerate() {
@@ -162,15 +172,23 @@ fn an_answer_cut_off_looks_cut_off_however_it_is_framed() {
         "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         "Transfer-Encoding: chunked\r\n\r\na\r\nhalf",
         "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n4\r\nhalfXX0\r\n\r\n",
     ];
-    let world = at_each_host(cases.map(|case| says(&format!("HTTP/1.1 200 OK\r\n{case}"))[..2].to_vec()));
-    for (number, case) in cases.iter().enumerate() {
+    let cut = cases.map(|case| says(&format!("HTTP/1.1 200 OK\r\n{case}"))[..2].to_vec());
+    // What breaks when the head is through; with it, there would be no head.
+    let broken =
+        ["4\r\nhalf\r\nzz\r\n", "4\r\nhalfXX0\r\n\r\n", "4 \r\nhalf\r\n0\r\n\r\n", "4\r\nhalf\r\n0\r\nX: y\n\r\n"];
+    let broken_plays = broken.map(|body| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        vec![Step::Head, Step::Send(head.into()), Step::Wait, Step::Send(body.into())]
+    });
+    let world = at_each_host(cut.into_iter().chain(broken_plays));
+    for (number, case) in cases.iter().chain(&broken).enumerate() {
         let host = host(number);
         let mut tunnel = world.agent.tunnel(&host);
         tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        let (head, body) = (tunnel.head(), tunnel.rest());
+        let head = tunnel.head();
+        world.origin[number].go();
+        let body = tunnel.rest();
         assert!(head.starts_with("HTTP/1.1 200"), "{case:?}: {head}");
         assert!(!body.ends_with(b"0\r\n\r\n") && body.len() < 10, "{case:?}: {head}{}", body.escape_ascii());
         let line = world.env.journal_line(|line| line["host"] == *host);
@@ -241,4 +259,31 @@ fn trailers_of_an_answer_neither_frame_nor_set() {
     tunnel.head();
     let rest = String::from_utf8_lossy(&tunnel.rest()).to_ascii_lowercase();
     assert_eq!(rest, "2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n");
+}
+
+#[test]
+fn a_head_of_64_kib_passes_and_a_longer_one_does_not() {
+    let of = |bytes: usize| {
+        let field = format!("X-Long: {}\r\n", "a".repeat(bytes / 64 - "X-Long: \r\n".len()));
+        says(&format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", field.repeat(64)))
+    };
+    let world = at_each_host([of(64 * 1024), of(67 * 1024)]);
+    assert_eq!(world.agent.get(&host(0), "/v1/items").text(), "ok");
+    assert_eq!(world.agent.get(&host(1), "/v1/items").code(), "upstream_protocol");
+}
+
+#[test]
+fn a_connection_on_which_something_comes_unasked_is_not_used_again() {
+    let one = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let world = World::raw([&says(one)[..2], &[Step::Wait, Step::Send(POISON.into()), Step::UntilClosed]].concat());
+    let mut tunnel = world.agent.tunnel(HOST);
+    for connections in 1..=3 {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        assert_eq!(tunnel.answer(false).text(), "ok");
+        world.origin.go();
+        while world.origin.closed() < connections {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(world.origin.read().len(), 3);
 }

@@ -1,4 +1,4 @@
-//! The head of one request: where it ends, and which one framing it announces.
+//! A head: where it ends, and which one framing a request's announces.
 
 use super::Violation;
 
@@ -29,15 +29,14 @@ pub(super) enum Framing {
     LeavesHttp,
 }
 
-/// The length of the head that `bytes` begin with, up to and with its empty line; `None` when it is
-/// not complete. The first `searched` bytes are known to hold no end, so a head that comes byte by
-/// byte is read once.
+/// The length of the head, a request's or an answer's, that `bytes` begin with, up to and with its empty line; `None` when
+/// it is not complete. The first `searched` bytes are known to hold no end, so a head that comes byte by byte is read once.
 ///
 /// # Errors
 /// A line feed without carriage return, or the reverse (RFC 9112 §2.2), and a head beyond its bound.
 pub(super) fn end(bytes: &[u8], searched: usize, bytes_max: usize) -> Result<Option<usize>, Violation> {
     let mut at = searched.saturating_sub(3);
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == b'\n' || b == b'\r')) {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)) {
         at += found;
         match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) if bytes.get(at + 2..at + 4) == Some(b"\r\n") => {
@@ -160,7 +159,8 @@ impl Announced {
     }
 }
 
-fn content_length(value: &[u8]) -> Result<u64, Violation> {
+/// The value of a `Content-Length` in its one spelling.
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Violation> {
     let plain = !value.is_empty() && value.len() <= LENGTH_DIGITS_MAX && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| plain).ok_or(Violation::Framing)?;
     text.parse().map_err(|_| Violation::Framing)

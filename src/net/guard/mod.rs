@@ -10,6 +10,7 @@
 //! It also stops after a head that asks to leave HTTP (CONNECT, `Upgrade`): what follows is released
 //! only when the answer stayed in HTTP ([`GuardState::resume`]), and never parsed as a request before.
 
+mod answer;
 mod chunk;
 mod head;
 mod refused;
@@ -32,6 +33,7 @@ use tokio::time::Sleep;
 use chunk::ChunkScan;
 use head::Framing;
 
+pub use answer::{AnswerGuard, Asked};
 pub use head::{HEAD_BYTES_MAX, HEADERS_MAX};
 pub use refused::{ReadHead, Refused};
 
