@@ -446,7 +446,7 @@ impl Exchange {
         let turned = self.turned.map(|turned| turned.saturating_duration_since(self.started));
         Ended {
             id: self.id,
-            method: self.ask.method.as_ref(),
+            method: self.ask.method.as_ref().or(self.carried.then_some(&Method::CONNECT)),
             scheme: Some(self.tunnel.scheme),
             target: (turned.is_some() || self.view.named_exactly()).then_some(&self.tunnel.target),
             service,
@@ -571,7 +571,7 @@ pub(super) fn refuse_unserved(
     }
     proxy.traces.end(trace, || Ended {
         id,
-        method,
+        method: method.or(unserved.is_connect().then_some(&Method::CONNECT)),
         scheme: None,
         target: None,
         service: None,

@@ -19,8 +19,8 @@ use crate::policy::Code;
 pub(super) fn server(spans: &Spans, ended: &Ended<'_>, scope: &InstrumentationScope) -> SpanData {
     let parent = spans.parent.map_or(SpanId::INVALID, |parent| parent.span_id);
     let between = (spans.began, spans.began + ended.took);
-    let mut span = Span::new(spans, spans.server, SpanKind::Server, ended.method.map_or("CONNECT", name), between);
-    span.say("http.request.method", ended.method.map_or("CONNECT", known));
+    let mut span = Span::new(spans, spans.server, SpanKind::Server, ended.method.map_or("HTTP", name), between);
+    span.say("http.request.method", ended.method.map_or(OTHER, known));
     if let Some(scheme) = ended.scheme {
         span.say("url.scheme", scheme.as_str());
     }
@@ -44,8 +44,9 @@ pub(super) fn server(spans: &Spans, ended: &Ended<'_>, scope: &InstrumentationSc
 /// The upstream's part in it, if it was turned to.
 pub(super) fn client(spans: &Spans, ended: &Ended<'_>, scope: &InstrumentationScope) -> Option<SpanData> {
     let between = (spans.began + ended.turned?, spans.began + ended.took);
-    let mut span = Span::new(spans, spans.client, SpanKind::Client, ended.method.map_or("CONNECT", name), between);
-    if let Some(method) = ended.method {
+    let mut span = Span::new(spans, spans.client, SpanKind::Client, ended.method.map_or("HTTP", name), between);
+    // The upstream of a tunnel is asked for nothing.
+    if let Some(method) = ended.method.filter(|method| *method != Method::CONNECT) {
         span.say("http.request.method", known(method));
     }
     span.say_where(ended);

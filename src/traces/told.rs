@@ -25,7 +25,7 @@ pub struct Counts {
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nobody listens"))]
 pub(crate) struct Ended<'a> {
     pub(crate) id: Ulid,
-    /// `None` is a CONNECT.
+    /// `None` of a message whose head could not be read.
     pub(crate) method: Option<&'a Method>,
     pub(crate) scheme: Option<Scheme>,
     /// Only where policy let the request go there, or the configuration names it: else an agent writes here what it likes.

@@ -267,6 +267,13 @@ fn a_refusal_has_its_code_and_no_name_that_an_agent_made_up() {
     let spans = collector.wait_for(5);
     let connect = spans.iter().find(|span| span.name == "CONNECT").unwrap();
     says(connect, &[&[("http.request.method", "CONNECT")][..], &of("denied", "403", "service_unknown")].concat());
+    // A head that nobody can read.
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send("CONNECT / HTTP/1.1\nHost: made-up.test\n\n");
+    assert_eq!(tunnel.answer(false).code(), "framing");
+    let spans = collector.wait_for(6);
+    let unread = spans.iter().find(|span| span.attributes["error.type"] == "framing").unwrap();
+    says(unread, &[&named[..], &[("http.request.method", "_OTHER")], &of("denied", "400", "framing")].concat());
     assert!(world.origin.seen().is_empty());
 }
 
