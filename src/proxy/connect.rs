@@ -146,7 +146,7 @@ async fn unframed(outer: &Outer, refused: &Refused) -> Response<Reply> {
         Err(None) => Some(refusal.code),
     };
     if let Some(code) = failed {
-        client.proxy.journal.auth_failure(client.peer.ip(), code.as_str());
+        client.proxy.journal.auth_failure(client.peer.ip(), client.entrance.holds(), code.as_str());
     }
     client.proxy.metrics.refused(refusal.code);
     respond::refusal(&refusal, &new_id(), unserved.style, unserved.version)
