@@ -186,6 +186,92 @@ fn the_home_is_hidden_or_the_first_line_says_that_it_is_not() {
 }
 
 #[test]
+fn a_home_in_whose_place_everybody_can_put_another_is_refused_by_both_programs() {
+    let home = TestHome::new();
+    let above = home.folder.path().canonicalize().unwrap();
+    let set = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+    let run = |arguments: &[&str]| home.capctl().args(arguments).output().unwrap();
+    let commands: [&[&str]; 6] = [
+        &["run", "--allow", "acme", "--", "echo", "ran"],
+        &["env", "--allow", "acme"],
+        &["init"],
+        &["doctor"],
+        &["secret", "list"],
+        &["service", "rm", "acme"],
+    ];
+    let hint = format!("chmod o-w {}", above.display());
+    set(0o777);
+    for command in commands {
+        let output = run(command);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains(&hint) && !said.contains("ran"), "{command:?}: {said}");
+    }
+    let mut narrows = Command::new(env!("CARGO_BIN_EXE_narrows"));
+    let output = narrows.env("NARROWS_HOME", home.home.dir()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&hint), "{}", text(&output.stderr));
+    // With the sticky bit nobody can, as in /tmp.
+    set(0o1777);
+    assert_eq!(text(&run(commands[0]).stdout), "ran\n");
+}
+
+#[test]
+fn another_home_that_borrows_the_keys_of_this_one_is_refused() {
+    let home = TestHome::new();
+    // As somebody makes it who can write beside the home, and not in it: where their requests go is their own.
+    let planted = Home::at(&home.folder.path().join("planted")).unwrap();
+    let run = |arguments: &[&str]| home.capctl().env("NARROWS_HOME", planted.dir()).args(arguments).output().unwrap();
+    assert!(run(&["init"]).status.success());
+    assert!(run(&["service", "add", "openai"]).status.success());
+    for name in ["secrets.json", "store.key"] {
+        std::os::unix::fs::symlink(home.home.dir().join(name), planted.dir().join(name)).unwrap();
+    }
+    for command in [&["run", "--allow", "openai", "--", "echo", "ran"][..], &["secret", "list"], &["doctor"]] {
+        let output = run(command);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("of another home") && !said.contains("ran"), "{said}");
+    }
+    let mut narrows = Command::new(env!("CARGO_BIN_EXE_narrows"));
+    let output = narrows.env("NARROWS_HOME", planted.dir()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("of another home"), "{}", text(&output.stderr));
+
+    // The twin: keys from a folder that is no home.
+    let folder = home.folder.path().join("keys");
+    fs::create_dir(&folder).unwrap();
+    for name in ["secrets.json", "store.key"] {
+        fs::copy(home.home.dir().join(name), folder.join(name)).unwrap();
+        fs::remove_file(planted.dir().join(name)).unwrap();
+        std::os::unix::fs::symlink(folder.join(name), planted.dir().join(name)).unwrap();
+    }
+    let output = run(&["run", "--allow", "openai", "--", "echo", "ran"]);
+    assert_eq!(text(&output.stdout), "ran\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_home_that_was_swapped_while_the_command_ran_is_told() {
+    for swapped in [true, false] {
+        let home = TestHome::new();
+        let mut command = home.capctl();
+        command.args(["run", "--allow", "acme", "--", "sh", "-c", "echo ready; read -r line"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        if swapped {
+            fs::rename(home.home.dir(), home.folder.path().join("orig")).unwrap();
+            home.home.create().unwrap();
+        }
+        drop(child.stdin.take());
+        let said = text(&child.wait_with_output().unwrap().stderr);
+        assert_eq!(said.contains("is not the folder that it was before the command"), swapped, "{said}");
+    }
+}
+
+#[test]
 fn a_no_proxy_that_names_a_granted_host_is_said_and_replaced() {
     let home = TestHome::new();
     let run = |no_proxy: &str| {

@@ -29,6 +29,9 @@ const SECRET: &str = "acme-live-0123456789abcdef";
 const CURL: &str = "curl -q -sS -m 20 -o /dev/null -w 'code %{http_code}\\n'";
 /// What the one inside is told to try; without it, it tries nothing.
 const TRY: &str = "NARROWS_TEST_TRY";
+/// What the one outside binds, and whether it goes away from there.
+const BIND: &str = "NARROWS_TEST_BIND";
+const LEAVE: &str = "NARROWS_TEST_LEAVE";
 const NOT_ISOLATED: &str = "capctl: note: the command is not isolated";
 /// An ordinary user, for tests that root runs.
 const NOBODY: u32 = 65534;
@@ -178,6 +181,20 @@ fn connected_by_sending(to: SocketAddr) -> bool {
     use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     sendto(&socket, b"x", SendFlags::from_bits_retain(0x2000_0000), &to).is_ok()
+}
+
+/// Not a test: what listens outside, by a name that does not say where.
+#[test]
+fn bound() {
+    let Ok(name) = std::env::var(BIND) else { return };
+    let _listener = UnixListener::bind(&name).unwrap();
+    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o777)).unwrap();
+    if std::env::var_os(LEAVE).is_some() {
+        std::env::set_current_dir("/").unwrap();
+    }
+    println!("\nbound");
+    // Until the test is over.
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 /// Everything that leads into another process.
@@ -601,6 +618,233 @@ fn a_home_that_is_mounted_a_second_time_is_hidden_there_too() {
     }
 }
 
+/// Every way to run a command that this kernel allows.
+fn every_how(test: &str) -> Vec<&'static [&'static str]> {
+    let mut hows: Vec<&[&str]> = Vec::new();
+    if possible(test) {
+        hows.extend([&[][..], &["--isolate"]]);
+    }
+    if landlocked(test) {
+        hows.push(LANDLOCK);
+    }
+    hows
+}
+
+/// The same home, deeper: what is above it is the user's own.
+fn deeper(place: &Place) -> PathBuf {
+    let folder = place.env.file("local/share");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::rename(place.env.home(), folder.join("narrows")).unwrap();
+    if let Some(user) = place.user {
+        give(&place.env.file("local"), user);
+    }
+    folder.join("narrows")
+}
+
+#[test]
+fn no_folder_above_the_home_can_be_put_aside_for_another() {
+    for how in every_how("no_folder_above_the_home") {
+        for place in Place::both() {
+            let home = deeper(&place);
+            let above: Vec<String> = home.ancestors().take(4).map(|folder| folder.display().to_string()).collect();
+            assert!(above[3].len() > "/tmp".len(), "the last is the test's own: {above:?}");
+            let script = format!(
+                "for it in '{}'; do mv -T \"$it\" \"$it.orig\" && echo moved \"$it\"; rm -rf \"$it\" && echo gone \"$it\"; done; \
+                 cd '{}' && mv -T local new && echo moved by its name alone; true",
+                above[..3].join("' '"),
+                above[3],
+            );
+            let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+            let before = inode(&home);
+            let mut command = place.command(how, &script);
+            let ran = support::client::run(command.env("NARROWS_HOME", &home), b"").succeeded();
+            assert_eq!(ran.stdout, "", "{how:?}: {}", ran.said());
+            assert_eq!(inode(&home), before);
+            ran.never_says("is not the folder that it was");
+
+            let mut command = place.command(how, &format!("mv -T '{0}' '{0}.orig' && echo moved; true", above[3]));
+            let ran = support::client::run(command.env("NARROWS_HOME", &home), b"").succeeded();
+            assert_eq!(ran.stdout, "", "{how:?}: {}", ran.said());
+            // The twin: what is beside the way can be moved, where Landlock does not hold it.
+            std::fs::create_dir(place.env.file("bin/beside")).unwrap();
+            if let Some(user) = place.user {
+                give(&place.env.file("bin/beside"), user);
+            }
+            let bin = place.programs.display();
+            let mut command = place.command(how, &format!("cd '{bin}' && mv -T beside new && echo moved"));
+            let ran = support::client::run(command.env("NARROWS_HOME", &home), b"").succeeded();
+            assert_eq!(ran.stdout, "moved\n", "{how:?}: {}", ran.said());
+        }
+    }
+}
+
+#[test]
+fn the_home_is_hidden_from_a_folder_that_the_command_starts_in() {
+    for how in every_how("the_home_is_hidden_from_a_folder") {
+        for place in Place::both() {
+            let home = deeper(&place);
+            let own = if how == LANDLOCK { place.programs.clone() } else { place.env.file("local") };
+            // What is held is no border for rename(2) and link(2), under whichever name.
+            let across = if how == LANDLOCK { own.clone() } else { own.join("share") };
+            let script = format!(
+                "! cat share/narrows/ca.key && ! cat '{}/ca.key' && echo x > one && ln one '{}/two' && rm one && pwd",
+                home.display(),
+                across.display()
+            );
+            let mut command = place.command(how, &script);
+            let ran = support::client::run(command.env("NARROWS_HOME", &home).current_dir(&own), b"").succeeded();
+            assert_eq!(ran.stdout.trim(), own.canonicalize().unwrap().to_str().unwrap(), "{how:?}: {}", ran.said());
+        }
+    }
+}
+
+#[test]
+fn a_link_on_the_way_to_the_home_cannot_be_turned() {
+    for how in every_how("a_link_on_the_way_to_the_home") {
+        for place in Place::both() {
+            let way = place.env.file("links/way");
+            std::fs::create_dir(place.env.file("links")).unwrap();
+            std::os::unix::fs::symlink(place.env.file(""), &way).unwrap();
+            if let Some(user) = place.user {
+                chown(place.env.file("links"), Some(user), Some(user)).unwrap();
+            }
+            let script = format!("rm -f '{0}'; mv '{0}' '{0}.orig'; ln -sfn / '{0}'; echo ran", way.display());
+            let mut command = place.command(how, &script);
+            let ran = support::client::run(command.env("NARROWS_HOME", way.join("home")), b"");
+            let real = place.env.home().canonicalize().unwrap();
+            match *how {
+                [] => {
+                    let said = format!("NARROWS_HOME={}", real.display());
+                    let ran = ran.succeeded().says("can put another home in the place of").says(&said);
+                    ran.says("is not the folder that it was before the command");
+                }
+                ["--isolate"] => {
+                    assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{}", ran.said());
+                    ran.says("capctl: error: --isolate: the way to")
+                        .says(&format!("here and in variables: {}", real.display()));
+                }
+                _ => {
+                    assert_eq!(ran.succeeded().stdout, "ran\n");
+                    assert_eq!(std::fs::read_link(&way).unwrap(), place.env.file(""));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_only_root_can_turn_is_no_matter_to_others() {
+    if !possible("a_link_that_only_root_can_turn") {
+        return;
+    }
+    let place = Place::of_an_ordinary_user();
+    if place.user.is_none() {
+        return skip("a_link_that_only_root_can_turn", "not root");
+    }
+    let roots = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(roots.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let way = roots.path().join("way");
+    std::os::unix::fs::symlink(place.env.file(""), &way).unwrap();
+    for how in [&[][..], &["--isolate"]] {
+        let mut command = place.command(how, "echo ran");
+        let ran = support::client::run(command.env("NARROWS_HOME", way.join("home")), b"").succeeded();
+        assert_eq!(ran.stdout, "ran\n");
+        ran.never_says("can put another home");
+    }
+    // By a folder of root's that lies in one of theirs, they can.
+    let inner = place.env.file("roots");
+    std::fs::create_dir(&inner).unwrap();
+    std::os::unix::fs::symlink(place.env.file(""), inner.join("way")).unwrap();
+    let mut command = place.command(&["--isolate"], "echo ran");
+    let ran = support::client::run(command.env("NARROWS_HOME", inner.join("way/home")), b"");
+    assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{}", ran.said());
+    // Theirs in everybody's folder with the sticky bit is theirs to turn.
+    std::fs::set_permissions(roots.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let mut command = place.command(&["--isolate"], "echo ran");
+    support::client::run(command.env("NARROWS_HOME", way.join("home")), b"").succeeded();
+    std::os::unix::fs::lchown(&way, Some(NOBODY), None).unwrap();
+    let mut command = place.command(&["--isolate"], "echo ran");
+    let ran = support::client::run(command.env("NARROWS_HOME", way.join("home")), b"");
+    assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{}", ran.said());
+}
+
+#[test]
+fn doctor_says_that_a_link_on_the_way_can_be_turned() {
+    let place = Place::new();
+    let way = place.env.file("way");
+    std::os::unix::fs::symlink(place.env.file(""), &way).unwrap();
+    let real = place.env.home().canonicalize().unwrap();
+    let hint = format!("type: NARROWS_HOME={}", real.display());
+    let mut doctor = place.env.command();
+    support::client::run(doctor.env("NARROWS_HOME", way.join("home")).arg("doctor"), b"").says(&hint);
+    let mut doctor = place.env.command();
+    support::client::run(doctor.env("NARROWS_HOME", &real).arg("doctor"), b"").never_says(&hint);
+}
+
+#[test]
+fn what_of_the_home_lies_elsewhere_is_hidden_and_held_too() {
+    for how in every_how("what_of_the_home_lies_elsewhere") {
+        for place in Place::both() {
+            let (home, elsewhere) = (place.env.home(), place.env.file("else/where"));
+            std::fs::create_dir_all(&elsewhere).unwrap();
+            for name in ["store.key", "origin-ca.pem"] {
+                std::fs::rename(home.join(name), elsewhere.join(name)).unwrap();
+                std::os::unix::fs::symlink(elsewhere.join(name), home.join(name)).unwrap();
+            }
+            if let Some(user) = place.user {
+                give(&place.env.file("else"), user);
+                std::os::unix::fs::lchown(home.join("store.key"), Some(user), None).unwrap();
+            }
+            // A certificate is nobody's secret.
+            let script = format!(
+                "cat '{0}/store.key'; cd '{0}' && rm -f store.key; mv -T store.key new; mv -T '{0}' '{0}.orig'; \
+                 grep -c BEGIN origin-ca.pem",
+                elsewhere.display()
+            );
+            let ran = place.run(how, &script).succeeded();
+            assert_eq!(ran.stdout, "1\n", "{how:?}: {}", ran.said());
+            assert!(elsewhere.join("store.key").exists(), "{how:?}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_was_bound_by_a_relative_name_is_closed_or_told() {
+    if !possible("a_socket_that_was_bound_by_a_relative_name") {
+        return;
+    }
+    for place in Place::both() {
+        // Deeper than what is looked through.
+        let folder = place.env.file("a/b/c/d");
+        std::fs::create_dir_all(&folder).unwrap();
+        if let Some(user) = place.user {
+            give(&place.env.file("a"), user);
+        }
+        for (name, leaves) in [("rel.sock", false), ("./dot.sock", false), ("left.sock", true)] {
+            let mut outside = clean(&place.programs.join("inside"));
+            outside.args(["--exact", "bound", "--nocapture"]).env(BIND, name).current_dir(&folder);
+            if leaves {
+                outside.env(LEAVE, "");
+            }
+            if let Some(user) = place.user {
+                outside.uid(user).gid(user);
+            }
+            let mut outside = outside.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut said = BufReader::new(outside.stdout.take().unwrap()).lines();
+            assert!(said.any(|line| line.unwrap() == "bound"));
+            let attempt = [format!("unix:{}", folder.join(name).display())];
+            let told = format!("capctl: warning: some process has a Unix socket {name} in a folder");
+            // On a full disk the search for what was left may end before it is found.
+            if !leaves || !place.run(&["--isolate"], "true").succeeded().said().contains(&told) {
+                all_say(&place.try_all(&["--isolate"], &attempt), "closed", &["unix"]);
+            }
+            all_say(&place.try_all(&[], &attempt), "open", &["unix"]);
+            drop(outside.stdin.take());
+            outside.wait().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_variable_that_holds_a_stored_secret_is_not_passed_on() {
     let place = Place::new();
@@ -654,6 +898,9 @@ fn what_is_named_is_hidden_too() {
             for named in [&keys, &link] {
                 let ran = place.run(&[how, "--hide", named.to_str().unwrap()], &script).succeeded();
                 assert_eq!(ran.stdout, "private", "{how}: {}", ran.said());
+                // Which namespaces cannot hold, and Landlock does.
+                let told = ran.stderr.contains("the command can turn the link");
+                assert_eq!(told, *how == "--isolate" && *named == link, "{how}: {}", ran.said());
             }
             let twin = place.run(&[how], &format!("cat '{}/id'", keys.display()));
             assert_eq!(twin.stdout, "private", "{how}: {}", twin.said());

@@ -219,6 +219,73 @@ fn a_private_file_that_others_can_use_is_refused_with_the_chmod() {
 }
 
 #[test]
+fn a_home_in_whose_place_everybody_can_put_another_is_refused_with_the_chmod() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path().canonicalize().expect("a path");
+    let (above, beside) = (dir.join("above"), dir.join("beside"));
+    for folder in [above.join("deeper"), beside.clone()] {
+        fs::create_dir_all(folder).expect("folders");
+    }
+    let real = above.join("deeper/home");
+    let link = beside.join("link");
+    symlink(above.join("deeper"), &link).expect("a link");
+    let named = Home::at(&link.join("home")).expect("a home");
+    for open in [&above, &above.join("deeper"), &beside] {
+        set_mode(open, 0o777);
+        let refused = named.create().expect_err("before it is there");
+        assert_eq!(refused.hint(), Some(format!("chmod o-w {}", open.display())));
+        assert!(!real.exists(), "nothing is made");
+        set_mode(open, 0o755);
+    }
+    assert!(named.create().expect("created"));
+    for open in [&above, &above.join("deeper"), &beside] {
+        for (mode, sound) in [(0o777, false), (0o1777, true), (0o775, true), (0o703, false), (0o755, true)] {
+            set_mode(open, mode);
+            let checked = named.check();
+            assert_eq!(checked.is_ok(), sound, "{mode:o} {}", open.display());
+            let hint = checked.err().and_then(|error| error.hint());
+            assert_eq!(hint, (!sound).then(|| format!("chmod o-w {}", open.display())));
+        }
+    }
+    let direct = Home::at(&real).expect("a home");
+    set_mode(&beside, 0o777);
+    direct.check().expect("what is not on the way is no matter");
+}
+
+#[test]
+fn a_home_of_links_may_lie_in_a_volume_that_is_everybodys() {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    let dir = tempfile::tempdir().expect("a folder");
+    let (volume, secret) = (dir.path().join("volume"), dir.path().join("secret"));
+    for folder in [&volume, &secret] {
+        fs::create_dir(folder).expect("a folder");
+    }
+    fs::write(secret.join("narrows.toml"), "").expect("written");
+    // The mounts are this thread's own.
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    if unshare(CloneFlags::CLONE_NEWNS).is_err() || mount(none, "/", none, private, none).is_err() {
+        println!("SKIP a volume: needs root");
+        return;
+    }
+    // As the kubelet makes an emptyDir.
+    mount(Some("volume"), &volume, Some("tmpfs"), MsFlags::empty(), Some("mode=0777")).expect("mounted");
+    let home = Home::at(&volume.join("home")).expect("a home");
+    assert!(matches!(home.create(), Err(StoreError::OpenFolder { .. })), "not a home of its own");
+    narrows::store::mounted::link(&home, &secret).expect("linked");
+    home.check().expect("a container's own");
+    fs::remove_file(home.config()).expect("removed");
+    fs::write(home.config(), "").expect("written");
+    assert!(matches!(home.check(), Err(StoreError::OpenFolder { .. })), "a home of files");
+    let folder = Home::at(&volume.join("folder/home")).expect("a home");
+    fs::create_dir(volume.join("folder")).expect("a folder");
+    narrows::store::mounted::link(&folder, &secret).expect("linked");
+    set_mode(&volume.join("folder"), 0o777);
+    assert!(matches!(folder.check(), Err(StoreError::OpenFolder { .. })), "no volume");
+}
+
+#[test]
 fn a_link_is_held_to_the_rule_of_what_it_leads_to() {
     let dir = tempfile::tempdir().expect("a folder");
     let (target, link) = (dir.path().join("key"), dir.path().join("link"));

@@ -13,8 +13,12 @@ use crate::request::Host;
 use crate::store::ca::{Ca, Rotation};
 use crate::store::{Home, SecretStore, StoreError, keys, revoked};
 
+#[cfg(target_os = "linux")]
+use super::child::turnable::Turnable;
 use super::failure::FAILED;
 use super::failure::Failure;
+#[cfg(target_os = "linux")]
+use super::output::shell;
 use super::output::{print, print_json, say};
 use super::root::verifies_only;
 
@@ -97,7 +101,7 @@ fn look(home: &Home) -> Vec<Finding> {
         return vec![Finding::wrong("home", error.to_string(), error.hint().or(Some("capctl init".to_owned())))];
     }
     let files = match home.check_files() {
-        Ok(()) => Finding::good("home", home.dir().display().to_string()),
+        Ok(()) => place(home),
         Err(error) => Finding::wrong("home", error.to_string(), error.hint()),
     };
     let config = Config::load(home);
@@ -126,6 +130,18 @@ fn look(home: &Home) -> Vec<Finding> {
     #[cfg(target_os = "linux")]
     findings.extend(kernel());
     findings
+}
+
+/// Whether the home stays where it is.
+fn place(home: &Home) -> Finding {
+    let here = home.dir().display().to_string();
+    #[cfg(target_os = "linux")]
+    if let Some(met) = Turnable::among(&[home.dir().to_owned()]).first() {
+        let link = met.link.display();
+        let what = format!("{here}: an agent could turn the link {link} on the way to it, so --isolate refuses it");
+        return Finding::note("home", what, format!("NARROWS_HOME={}", shell(&met.real())));
+    }
+    Finding::good("home", here)
 }
 
 /// Whether a secret in memory can reach a disk.

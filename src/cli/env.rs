@@ -72,6 +72,7 @@ impl Env {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
             Failure::new(first).hint("capctl init makes a home; narrows --check lists every problem".to_owned())
         })?;
+        home.check()?;
         if let (Some(listener), Some(out)) = (&self.listener, &self.out) {
             return self.share(home, &config, listener, out);
         }

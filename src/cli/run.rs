@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -22,7 +24,11 @@ use super::CHILD;
 use super::channel::ChannelArgs;
 use super::child::bundle::Bundle;
 use super::child::environment::{Environment, UNSET, bypassed};
+#[cfg(target_os = "linux")]
+use super::child::mounts;
 use super::child::signals::Signals;
+#[cfg(target_os = "linux")]
+use super::child::turnable::Turnable;
 use super::failure::Failure;
 use super::holding::HoldingArgs;
 #[cfg(target_os = "linux")]
@@ -30,6 +36,8 @@ use super::isolate;
 #[cfg(target_os = "linux")]
 use super::isolate::door::{Door, List};
 use super::keeper::{Keeper, warn};
+#[cfg(target_os = "linux")]
+use super::output::shell;
 
 /// What is not protected without `--isolate`.
 const NOT_ISOLATED: &str = "note: the command is not isolated: a program in it that ignores HTTPS_PROXY reaches every network and \
@@ -37,6 +45,10 @@ const NOT_ISOLATED: &str = "note: the command is not isolated: a program in it t
 /// What `--isolate=landlock` does not hold.
 const LANDLOCK: &str = "note: --isolate=landlock holds less than --isolate: the command reaches the forwarder's port on every machine, \
                         sees which processes run, and may change modes of files that it cannot read (docs/run.md)";
+/// Sockets that could not be found and are told by name; whoever makes more than that is not worth more lines.
+#[cfg(target_os = "linux")]
+const LOST_TOLD_MAX: usize = 8;
+
 /// Run a command that holds a capability, never a key.
 ///
 ///   capctl run --allow 'github:read repo=acme/widgets' -- claude
@@ -91,6 +103,8 @@ impl Run {
 
     async fn supervise(self, home: &Home, core: Option<u64>) -> Result<ExitCode, Failure> {
         let config = self.config(home)?;
+        #[cfg(target_os = "linux")]
+        self.refuse_links(home, config.as_ref())?;
         let holding = self.holding.hold(home, config.as_ref(), "run", &self.rest())?;
         let ready: Vec<&Service> = config.as_ref().map(|c| holding.ready_services(home, c)).unwrap_or_default();
         let granted: Vec<&Service> = config.as_ref().map(|c| holding.services(c)).unwrap_or_default();
@@ -128,22 +142,25 @@ impl Run {
             listener: None,
             guests: Guests::Password,
         };
-        let mut hidden = vec![home.dir().to_owned()];
-        hidden.extend(config.as_ref().map(|config| config.journal_dir.clone()));
-        hidden.extend(self.holding.files().chain(self.channel.private()));
+        let mut hidden = self.private(home, config.as_ref());
         hidden.extend(self.hide.iter().cloned());
+        let before = identity(home);
         let outfit = Outfit { bundle: &bundle, services: &ready, say: &say, core, withheld };
         // The holder's key has its place.
         let _ = process::lock_memory();
         let Running { forwarder, mut child, pid } = match self.isolate {
-            Some(Isolation::Namespaces) => self.apart(hidden, parts, &outfit).await?,
-            Some(Isolation::Landlock) => self.restricted(hidden, parts, &outfit).await?,
+            Some(Isolation::Namespaces) => self.apart(&hidden, parts, &outfit).await?,
+            Some(Isolation::Landlock) => self.restricted(&hidden, parts, &outfit).await?,
             None => self.beside(home, parts, &outfit).await?,
         };
         let ended = tokio::select! {
             ended = child.wait() => ended,
             () = signals.pass_to(pid) => child.wait().await,
         };
+        if identity(home) != before {
+            let home = home.dir().display();
+            warn(&format!("{home} is not the folder that it was before the command: do not use it until you know why"));
+        }
         if let Some(forwarder) = forwarder {
             forwarder.stop().await;
         }
@@ -151,6 +168,32 @@ impl Run {
             keeper.stop(&mut signals).await;
         }
         Ok(exit_code(ended.map_err(|error| Failure::of(&error))?))
+    }
+
+    /// What an isolated command must never see: the home, and what belongs to it and lies elsewhere.
+    fn private(&self, home: &Home, config: Option<&Config>) -> Vec<PathBuf> {
+        let mut hidden = vec![home.dir().to_owned()];
+        hidden.extend(home.links_outside());
+        if let Some(config) = config {
+            hidden.push(config.journal_dir.clone());
+            hidden.extend(config.listeners.iter().flat_map(|it| [it.capability.clone(), it.key.clone()]));
+            hidden.extend(config.tls.iter().map(|tls| tls.key.clone()));
+        }
+        hidden.extend(self.holding.files().chain(self.channel.private()));
+        hidden
+    }
+
+    /// A link that the command could turn elsewhere would have the next command find another home. Landlock holds it.
+    #[cfg(target_os = "linux")]
+    fn refuse_links(&self, home: &Home, config: Option<&Config>) -> Result<(), Failure> {
+        if self.isolate != Some(Isolation::Namespaces) {
+            return Ok(());
+        }
+        let Some(met) = Turnable::among(&self.private(home, config)).into_iter().next() else { return Ok(()) };
+        let (path, link, real) = (met.path.display(), met.link.display(), met.real());
+        let why =
+            format!("--isolate: the way to {path} leads over the link {link}, which the command could turn elsewhere");
+        Err(Failure::new(why).hint(format!("name it without the link, here and in variables: {}", shell(&real))))
     }
 
     /// The command in the machine's own network, with the home hidden where that is possible.
@@ -161,11 +204,13 @@ impl Run {
 
     /// The command in the machine's own network, held by Landlock.
     #[cfg(target_os = "linux")]
-    async fn restricted(&self, hidden: Vec<PathBuf>, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn restricted(&self, hidden: &[PathBuf], parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         let failed = |error: io::Error| Failure::of(&error);
         let folder = outfit.bundle.folder();
-        // No Unix socket is made in there: those of the machine may be seen.
-        let list = List::write(folder, hidden, Vec::new()).map_err(failed)?;
+        // No Unix socket is made in there: those of the machine may be seen. What is left out beside the hidden cannot be
+        // changed, a link not turned.
+        let links = Turnable::among(hidden).into_iter().flat_map(|met| mounts::everywhere(&met.link));
+        let list = List::write(folder, hidden, &links.collect::<Vec<_>>()).map_err(failed)?;
         let forwarder = Forwarder::start(parts).await.map_err(|error| Failure::of(&error))?;
         let (own, port) =
             (std::env::current_exe().map_err(failed)?, forwarder.address().map_or(0, |address| address.port()));
@@ -175,11 +220,16 @@ impl Run {
 
     /// The command in namespaces of its own, from which only the forwarder can be reached.
     #[cfg(target_os = "linux")]
-    async fn apart(&self, hidden: Vec<PathBuf>, mut parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn apart(&self, hidden: &[PathBuf], mut parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         let failed = |error: io::Error| Failure::of(&error);
         let door = Door::open(outfit.bundle.folder(), hidden).map_err(failed)?;
         let own = std::env::current_exe().map_err(failed)?;
-        let mut command = isolate::command(&own, &door, outfit.core, outfit.say, &self.command);
+        let lost = door.lost().iter().take(LOST_TOLD_MAX).map(|name| {
+            let name = name.escape_debug();
+            format!("warning: some process has a Unix socket {name} in a folder that is not known: it is not hidden")
+        });
+        let say: Vec<String> = outfit.say.iter().cloned().chain(lost).collect();
+        let mut command = isolate::command(&own, &door, outfit.core, &say, &self.command);
         outfit.strip(&mut command);
         let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
         let number = child.id().unwrap_or_default();
@@ -197,12 +247,12 @@ impl Run {
 
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unused_async, reason = "as on Linux")]
-    async fn apart(&self, _: Vec<PathBuf>, _: Parts, _: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn apart(&self, _: &[PathBuf], _: Parts, _: &Outfit<'_>) -> Result<Running, Failure> {
         Err(Failure::new("--isolate needs Linux").hint("without it the command may go past the proxy".to_owned()))
     }
 
     #[cfg(not(target_os = "linux"))]
-    async fn restricted(&self, hidden: Vec<PathBuf>, parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
+    async fn restricted(&self, hidden: &[PathBuf], parts: Parts, outfit: &Outfit<'_>) -> Result<Running, Failure> {
         self.apart(hidden, parts, outfit).await
     }
 
@@ -214,6 +264,9 @@ impl Run {
 
     /// The home's configuration. A capability for another proxy needs none.
     fn config(&self, home: &Home) -> Result<Option<Config>, Failure> {
+        if home.config().exists() {
+            home.check()?;
+        }
         match Config::load(home) {
             Ok(config) => Ok(Some(config)),
             Err(_) if self.proxy.is_some() && !home.config().exists() => Ok(None),
@@ -237,6 +290,26 @@ impl Run {
                 "warning: the agent can read the holder's key {key}: keep it in {}",
                 home.dir().display()
             ));
+        }
+        #[cfg(target_os = "linux")]
+        if self.isolate == Some(Isolation::Namespaces) {
+            say.extend(Turnable::among(&self.hide).iter().map(|met| {
+                let (path, link, real) = (met.path.display(), met.link.display(), met.real());
+                format!(
+                    "warning: --hide {path}: the command can turn the link {link}, and the next one would not be kept from {0}: name {0}",
+                    shell(&real)
+                )
+            }));
+        }
+        #[cfg(target_os = "linux")]
+        if self.isolate.is_none() {
+            say.extend(Turnable::among(&[home.dir().to_owned()]).first().map(|met| {
+                let (home, link, real) = (met.path.display(), met.link.display(), met.real());
+                format!(
+                    "warning: the agent can put another home in the place of {home} by the link {link}: NARROWS_HOME={}",
+                    shell(&real)
+                )
+            }));
         }
         if self.isolate.is_some() && nix::unistd::geteuid().is_root() {
             say.push(
@@ -267,7 +340,9 @@ impl Run {
         let mut command = Command::new(own);
         command.arg(CHILD);
         if home.dir().exists() {
-            command.arg("--hide").arg(home.dir());
+            for path in iter::once(home.dir().to_owned()).chain(home.links_outside()) {
+                command.arg("--hide").arg(path);
+            }
         }
         for line in outfit.say {
             command.arg("--say").arg(line);
@@ -339,6 +414,11 @@ fn withheld(home: &Home, ready: &[&Service]) -> Vec<(OsString, SecretName)> {
     let held = |value: &OsString| stored.iter().find(|(_, secret)| secret.is_in(value.as_bytes()));
     let variables = std::env::vars_os().filter(|(name, _)| !replaced(name));
     variables.filter_map(|(name, value)| Some((name, held(&value)?.0.clone()))).collect()
+}
+
+/// Which folder the home is now: its device and its number there.
+fn identity(home: &Home) -> Option<(u64, u64)> {
+    home.dir().metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// The command's own status; 128 and the signal's number when one ended it, as shells have it.

@@ -52,10 +52,10 @@ pub(super) enum Verb {
 
 impl Verb {
     pub(super) fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        home.check()?;
         let store = SecretStore::new(home);
         match self {
             Self::Set { name, from_env, from_file } => {
-                home.check()?;
                 let value = value(&name, from_env.as_deref(), from_file)?;
                 let secret = Secret::new(trimmed(&value).to_vec()).map_err(|error| {
                     Failure::of(&error).hint(format!("capctl secret set {name} < FILE-WITH-THE-KEY-ALONE"))

@@ -127,6 +127,7 @@ fn unknown(catalogue: &Catalogue, name: &str) -> Failure {
 
 /// Changes narrows.toml if the result is a sound configuration.
 fn edit(home: &Home, name: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), Failure> {
+    home.check()?;
     let _turn = home.lock()?;
     let bytes = private::read(&home.config())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Failure::new("narrows.toml is not UTF-8"))?;

@@ -60,6 +60,14 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A private file of this home that is a link into another home.
+    #[error("{} leads to {} of another home, whose configuration is another", path.display(), behind.display())]
+    Borrowed {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        behind: PathBuf,
+    },
     /// Not a plain file.
     #[error("{} is not a plain file", path.display())]
     NotAFile {
@@ -133,6 +141,9 @@ impl StoreError {
             Self::Exposed { path, wanted, .. } => Some(format!("chmod {wanted:o} {}", quoted(path))),
             Self::Owner { path, .. } => Some(format!("sudo chown $(id -u) {}", quoted(path))),
             Self::OpenFolder { path } => Some(format!("chmod o-w {}", quoted(path))),
+            Self::Borrowed { path, .. } => {
+                Some(format!("if you did not make that link, somebody else made this home; rm {}", quoted(path)))
+            }
             Self::Damaged { name, .. } => Some(format!("capctl secret set {}", quoted(Path::new(name)))),
             Self::WrongKey { key, .. } => Some(format!("put back the {} that belongs to it", quoted(key))),
             Self::Dangling { target, .. } => Some(format!("put {} back, or remove the link", quoted(target))),

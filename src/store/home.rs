@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use super::way::Way;
 use super::{StoreError, private};
 
 /// Folders of the home are for their owner alone.
 const FOLDER_MODE: u32 = 0o700;
+/// What a certificate may be and nothing else in a home is: for those who are neither owner nor group.
+const EVERYBODY: u32 = 0o007;
 
 /// The folder of one installation, and the names of the files in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,20 +48,36 @@ impl Home {
     /// Returns whether the home is new.
     ///
     /// # Errors
-    /// [`StoreError::Exposed`] when a folder exists and others can use it, [`StoreError::Io`] otherwise.
+    /// [`StoreError::Exposed`] when a folder exists and others can use it, [`StoreError::OpenFolder`] when everybody can put
+    /// another in its place, [`StoreError::Io`] otherwise.
     pub fn create(&self) -> Result<bool, StoreError> {
+        self.check_above(false)?;
+        self.make()
+    }
+
+    /// The same, wherever it lies: a volume of a container may be everybody's, and there is nobody else in there.
+    pub(super) fn make(&self) -> Result<bool, StoreError> {
         let new = create_folder(&self.dir)?;
         create_folder(&self.services_dir())?;
         create_folder(&self.audit_dir())?;
         Ok(new)
     }
 
-    /// Refuses a home that others can use, or that is not there.
+    /// Refuses a home that others can use or put another in the place of, or that is not there.
     ///
     /// # Errors
-    /// As [`private::check_folder`].
+    /// As [`private::check_folder`]; [`StoreError::OpenFolder`] for a folder on the way to it.
     pub fn check(&self) -> Result<(), StoreError> {
-        private::check_folder(&self.dir)
+        private::check_folder(&self.dir)?;
+        self.check_above(self.config().is_symlink())
+    }
+
+    /// The folders on the way. A home of links is one that [`super::mounted::link`] made.
+    fn check_above(&self, of_links: bool) -> Result<(), StoreError> {
+        Way::to(&self.dir).folders.iter().try_for_each(|folder| match private::check_around(folder) {
+            Err(StoreError::OpenFolder { .. }) if of_links && is_volume(folder) => Ok(()),
+            checked => checked,
+        })
     }
 
     /// Refuses a home with a private file or folder that others can use, whether or not it will be read.
@@ -92,6 +111,18 @@ impl Home {
         files.chain(folders).filter_map(Result::err).collect()
     }
 
+    /// The private files and folders of the home that lie elsewhere and are links here, each by its name here.
+    #[must_use]
+    pub fn links_outside(&self) -> Vec<PathBuf> {
+        let Ok(real) = self.dir.canonicalize() else { return Vec::new() };
+        let entries =
+            [self.dir.clone(), self.services_dir()].into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+        let links = entries.flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_symlink());
+        let is_private = |path: &PathBuf| path.metadata().is_ok_and(|found| found.mode() & EVERYBODY == 0);
+        let leads_outside = |path: &PathBuf| path.canonicalize().is_ok_and(|behind| !behind.starts_with(&real));
+        links.filter(is_private).filter(leads_outside).collect()
+    }
+
     /// Keeps other processes from changing the home's files, until the handle is dropped. Waits for its turn.
     ///
     /// # Errors
@@ -117,7 +148,7 @@ impl Home {
     /// `narrows.toml`, the configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.dir.join("narrows.toml")
+        self.dir.join(private::CONFIG)
     }
 
     /// `ca.pem`, the local CA's certificate.
@@ -212,6 +243,12 @@ fn choose(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> R
     let home = PathBuf::from(variable("HOME").ok_or(StoreError::NoHome)?);
     let data = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/share" };
     Ok(home.join(data).join("narrows"))
+}
+
+/// Whether something is mounted there.
+fn is_volume(folder: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    folder.parent().is_some_and(|parent| device(folder) != device(parent))
 }
 
 /// Makes a folder (and what is above it) unless it exists; one that exists must be private already.

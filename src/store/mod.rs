@@ -16,6 +16,7 @@ pub mod random;
 pub mod revoked;
 mod secrets;
 pub mod watch;
+pub mod way;
 
 pub use error::StoreError;
 pub use home::Home;

@@ -22,10 +22,10 @@ const ENTRIES_MAX: usize = 256;
 ///
 /// # Errors
 /// [`StoreError::Missing`] without `folder`, [`StoreError::Dangling`] for `revoked.jsonl`, [`StoreError::Exists`] where the
-/// home has a file of its own in the place, [`StoreError::Format`] for more than 256 entries, [`StoreError::Io`]; as
-/// [`Home::create`].
+/// home has a file of its own in the place, [`StoreError::Format`] for more than 256 entries, [`StoreError::Io`];
+/// [`StoreError::Exposed`].
 pub fn link(home: &Home, folder: &Path) -> Result<Vec<OsString>, StoreError> {
-    home.create()?;
+    home.make()?;
     let failed = |source| StoreError::io("read", folder, source);
     let folder = std::path::absolute(folder).map_err(failed)?;
     link_each(home, &folder)?;

@@ -21,6 +21,9 @@ pub const PRIVATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Where systemd puts a service's credentials.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// What a home is known by.
+pub(super) const CONFIG: &str = "narrows.toml";
+
 const OTHERS: u32 = 0o077;
 const GROUP_READS: u32 = 0o040;
 const STICKY: u32 = 0o1000;
@@ -30,7 +33,7 @@ const EVERYBODY_WRITES: u32 = 0o002;
 ///
 /// # Errors
 /// [`StoreError::Exposed`] (its hint is the `chmod` to type), [`StoreError::Owner`], [`StoreError::OpenFolder`],
-/// [`StoreError::NotAFile`], [`StoreError::Missing`], [`StoreError::Io`].
+/// [`StoreError::Borrowed`], [`StoreError::NotAFile`], [`StoreError::Missing`], [`StoreError::Io`].
 pub fn check_private(path: &Path) -> Result<(), StoreError> {
     check_way(path)?;
     let found = path.metadata().map_err(|source| StoreError::io("read", path, source))?;
@@ -75,8 +78,28 @@ fn check_way(path: &Path) -> Result<(), StoreError> {
         check_owner(path, &link)?;
         let behind = path.canonicalize().map_err(|source| StoreError::io("read", path, source))?;
         check_parent(&behind)?;
+        check_borrowed(path, &behind)?;
     }
     Ok(())
+}
+
+/// A home has its own configuration for its own keys. One that borrows another's keys is how somebody who can write
+/// beside a home, and not in it, would have them used otherwise.
+fn check_borrowed(path: &Path, behind: &Path) -> Result<(), StoreError> {
+    let config = |path: &Path| {
+        let found = path.parent()?.join(CONFIG).metadata().ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    match (config(path), config(behind)) {
+        (Some(own), Some(other)) if own != other => {
+            // Mounted files are swapped as a whole, perhaps just now.
+            if path.canonicalize().is_ok_and(|now| now == behind) {
+                return Err(StoreError::Borrowed { path: path.to_owned(), behind: behind.to_owned() });
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_parent(path: &Path) -> Result<(), StoreError> {
@@ -85,10 +108,15 @@ fn check_parent(path: &Path) -> Result<(), StoreError> {
         Some(parent) => parent,
         None => return Ok(()),
     };
-    let folder = parent.metadata().map_err(|source| StoreError::io("read", parent, source))?;
+    check_around(parent)
+}
+
+/// Refuses a folder in which everybody can put something else in the place of ours.
+pub(super) fn check_around(path: &Path) -> Result<(), StoreError> {
+    let folder = path.metadata().map_err(|source| StoreError::io("read", path, source))?;
     // With the sticky bit, as in /tmp, others can add files but not replace ours.
     if folder.mode() & EVERYBODY_WRITES != 0 && folder.mode() & STICKY == 0 {
-        return Err(StoreError::OpenFolder { path: parent.to_owned() });
+        return Err(StoreError::OpenFolder { path: path.to_owned() });
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Between `capctl run` and its command: hide the home, then become the command.
 //!
 //! On Linux this process leaves for a mount namespace of its own, puts an empty read-only folder over the home, and
-//! executes the command. A user namespace goes with it: without it an ordinary user may not mount, and with it the
-//! command can neither undo the mount nor reach the home through another process (`/proc/PID/root`, `ptrace`).
+//! executes the command. The folders above are held in their places, and a user namespace goes with it: without
+//! it an ordinary user may not mount, and with it the command can neither undo the mount nor reach the home through another process (`/proc/PID/root`, `ptrace`).
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -13,9 +13,9 @@ use std::process::{Command, ExitCode};
 /// The hidden subcommand's arguments. Made by `capctl run` alone.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Become {
-    /// The folder to hide.
+    /// The home, which is hidden, and what of it lies elsewhere.
     #[arg(long)]
-    hide: Option<PathBuf>,
+    hide: Vec<PathBuf>,
     /// What to say on stderr before the command starts.
     #[arg(long)]
     say: Vec<String>,
@@ -37,9 +37,9 @@ impl Become {
         if let Some(pid) = self.map {
             return namespace::map(pid);
         }
-        if let Some(home) = &self.hide {
+        if let Some(home) = self.hide.first() {
             #[cfg(target_os = "linux")]
-            let hidden = namespace::hide(home);
+            let hidden = namespace::hide(&self.hide);
             #[cfg(not(target_os = "linux"))]
             let hidden = Err("this system has no mount namespaces");
             if let Err(why) = hidden {
@@ -72,7 +72,7 @@ pub(in crate::cli) mod namespace {
     use std::env;
     use std::fs;
     use std::io::Read as _;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::{Command, ExitCode, Stdio};
 
     use nix::mount::{MsFlags, mount};
@@ -81,11 +81,11 @@ pub(in crate::cli) mod namespace {
 
     use super::super::mounts;
 
-    /// Puts an empty folder over `home` for this process and what it becomes.
-    pub(super) fn hide(home: &Path) -> Result<(), &'static str> {
-        let home = home.canonicalize().map_err(|_| "it cannot be found")?;
-        // A working directory stays what it was, also when something is mounted over its path.
-        let inside = env::current_dir().is_ok_and(|current| current.starts_with(&home));
+    /// Puts nothing over these for this process and what it becomes.
+    pub(super) fn hide(paths: &[PathBuf]) -> Result<(), &'static str> {
+        let paths = paths.iter().map(|path| path.canonicalize());
+        let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|_| "it cannot be found")?;
+        let current = env::current_dir();
         let root = geteuid().is_root();
         if root {
             unshare(CloneFlags::CLONE_NEWNS).map_err(|_| "this system forbids mount namespaces")?;
@@ -93,11 +93,13 @@ pub(in crate::cli) mod namespace {
             leave()?;
         }
         // Before the first of them is covered and no longer what it was.
-        let names = mounts::everywhere(&home);
+        let names: Vec<_> = paths.iter().flat_map(|path| mounts::everywhere(path)).collect();
         private()?;
         names.iter().try_for_each(|name| cover(name))?;
-        if inside {
-            env::set_current_dir(&home).map_err(|_| "the working directory is in it")?;
+        mounts::hold_above(&names).map_err(|_| "it is hidden, but another can be put in its place")?;
+        // A working directory stays what it was, also when something is mounted over its path.
+        if current.is_ok_and(|current| !current.ancestors().any(|folder| env::set_current_dir(folder).is_ok())) {
+            return Err("the working directory is in it");
         }
         if root { lock() } else { Ok(()) }
     }
@@ -109,10 +111,14 @@ pub(in crate::cli) mod namespace {
             .map_err(|_| "the mounts cannot be made private")
     }
 
-    fn cover(home: &Path) -> Result<(), &'static str> {
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("narrows"), home, Some("tmpfs"), flags, Some("mode=0555,size=4k"))
-            .map_err(|_| "nothing can be mounted over it")
+    /// A folder becomes an empty one, a file `/dev/null`.
+    fn cover(path: &Path) -> Result<(), &'static str> {
+        let none = None::<&str>;
+        if !path.is_dir() {
+            return mount(Some("/dev/null"), path, none, MsFlags::MS_BIND, none)
+                .map_err(|_| "nothing can be mounted over a file of it");
+        }
+        mounts::cover(path).map_err(|_| "nothing can be mounted over it")
     }
 
     const BOTH: CloneFlags = CloneFlags::CLONE_NEWUSER.union(CloneFlags::CLONE_NEWNS);

@@ -6,3 +6,5 @@ pub(super) mod hide;
 #[cfg(target_os = "linux")]
 pub(super) mod mounts;
 pub(super) mod signals;
+#[cfg(target_os = "linux")]
+pub(super) mod turnable;

@@ -1,8 +1,16 @@
 //! The table of mounts: what is mounted where, and under which other names a folder can be reached.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
+const NONE: Option<&str> = None;
 
 /// One row of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 pub(in crate::cli) struct Mount {
@@ -16,21 +24,41 @@ pub(in crate::cli) struct Mount {
     pub(in crate::cli) options: String,
 }
 
+impl Mount {
+    /// Whether a device of blocks is behind it, and no network and no program, which may never answer.
+    pub(in crate::cli) fn is_disk(&self) -> bool {
+        !self.device.starts_with("0:")
+    }
+}
+
 /// Every mount of this namespace, in the order in which they were made.
 pub(in crate::cli) fn all() -> Vec<Mount> {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().filter_map(row).collect()
+    rows(&fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
-fn row(line: &str) -> Option<Mount> {
-    let mut columns = line.split(' ').skip(2);
-    let device = columns.next()?.to_owned();
-    let (root, at) = (PathBuf::from(unescaped(columns.next()?)), PathBuf::from(unescaped(columns.next()?)));
-    Some(Mount { device, root, at, options: columns.next()?.to_owned() })
+/// Bytes, and not text: one name that is none must not take the others away.
+fn rows(table: &[u8]) -> Vec<Mount> {
+    table.split(|byte| *byte == b'\n').filter_map(row).collect()
 }
 
-/// mountinfo writes blanks as `\040`.
-fn unescaped(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+fn row(line: &[u8]) -> Option<Mount> {
+    let mut columns = line.split(|byte| *byte == b' ').skip(2);
+    let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();
+    let device = text(columns.next()?);
+    let (root, at) = (unescaped(columns.next()?), unescaped(columns.next()?));
+    Some(Mount { device, root, at, options: text(columns.next()?) })
+}
+
+/// mountinfo writes blanks, line feeds and backslashes as `\040`: three octal digits.
+fn unescaped(mut field: &[u8]) -> PathBuf {
+    let octal = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok();
+    let mut path = Vec::with_capacity(field.len());
+    while let Some((first, rest)) = field.split_first() {
+        let escaped = rest.get(..3).filter(|_| *first == b'\\').and_then(octal);
+        path.push(escaped.unwrap_or(*first));
+        field = if escaped.is_some() { &rest[3..] } else { rest };
+    }
+    OsString::from_vec(path).into()
 }
 
 /// `path`, which is canonical, under all the names that mounts give it or a part of it: a folder that is bound to a
@@ -67,6 +95,36 @@ fn names(path: &Path, mounts: &[Mount], same: impl Fn(&Path, &Path) -> bool) -> 
     names
 }
 
+/// Holds the folders above these in their places; nothing can be put there that the next command would find instead.
+///
+/// A folder that something is mounted on, anywhere in this namespace, can be neither renamed nor removed in it (`rename(2)`,
+/// `EBUSY`). So the whole tree is mounted a second time, out of sight below one of the hidden folders, and something is
+/// mounted on each of these folders there. Where the command sees them they stay one filesystem, across which it may rename
+/// and link as before. Comes after `hidden` has been covered, so that the second tree shows nothing either.
+pub(in crate::cli) fn hold_above(hidden: &[PathBuf]) -> Result<(), (PathBuf, Errno)> {
+    let Some(first) = hidden.first() else { return Ok(()) };
+    // One may lie in another, and is not there any more.
+    let aside = hidden.iter().find(|path| path.is_dir()).ok_or((first.clone(), Errno::ENOENT))?;
+    let failed = |error| (aside.clone(), error);
+    mount(Some("/"), aside, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).map_err(failed)?;
+    let above: BTreeSet<&Path> = hidden.iter().flat_map(|path| path.ancestors().skip(1)).collect();
+    // The deepest first: afterwards there is no way through what is above it.
+    for folder in above.into_iter().rev().filter(|folder| folder.parent().is_some()) {
+        let Ok(inside) = folder.strip_prefix("/") else { continue };
+        match cover(&aside.join(inside)) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err((folder.to_owned(), error)),
+        }
+    }
+    cover(aside).map_err(failed)
+}
+
+/// Puts an empty folder over this one, in which nothing can be made.
+pub(in crate::cli) fn cover(folder: &Path) -> nix::Result<()> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("narrows"), folder, Some("tmpfs"), flags, Some("mode=0555,size=4k"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,11 +140,18 @@ mod tests {
 
     #[test]
     fn a_folder_is_found_under_every_name_that_mounts_give_it() {
-        let mounts: Vec<_> = TABLE.lines().filter_map(row).collect();
+        let mounts = rows(TABLE.as_bytes());
         let found = |same: fn(&Path, &Path) -> bool| names(Path::new("/home/ann/data/home"), &mounts, same);
         let all = ["/home/ann/data/home", "/mnt/with blank/data/home", "/srv/audit"];
         assert_eq!(found(|_, _| true), all.map(PathBuf::from));
         // What is covered by something else is another file.
         assert_eq!(found(|_, _| false), [PathBuf::from(all[0])]);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_no_other() {
+        let table = b"22 21 8:2 / /mnt/\xff\\134x rw - ext4 x rw\n23 21 8:2 / /mnt/b\\012c\\9 rw - ext4 x rw\n";
+        let at: Vec<_> = rows(table).into_iter().map(|mount| mount.at.into_os_string().into_vec()).collect();
+        assert_eq!(at, [&b"/mnt/\xff\\x"[..], b"/mnt/b\nc\\9"]);
     }
 }

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::libc::{major, minor};
 
+use super::door::Hidden;
 use super::refused::Refused;
 
 /// The first three are the command's own business: they may be sockets, as programs that start programs make them.
@@ -29,14 +30,14 @@ const TERMINAL_MINORS: [u32; 2] = [0, 2];
 const PTY_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// Refuses what is open and leads outside.
-pub(super) fn check(hidden: &[PathBuf]) -> Result<(), Refused> {
+pub(super) fn check(hidden: &Hidden) -> Result<(), Refused> {
     let open = fs::read_dir("/proc/self/fd").map_err(|error| Refused::of("/proc/self/fd", error))?;
     // Listing them is itself a folder that is open, which is nobody else's.
     let open: Vec<_> = open.flatten().map(|entry| entry.path()).collect();
     for path in open {
         let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
         let Ok(target) = fs::read_link(&path) else { continue };
-        let inside = hidden.iter().any(|hidden| target.starts_with(hidden));
+        let inside = hidden.all().any(|hidden| target.starts_with(hidden));
         let is_folder = fs::metadata(&path).is_ok_and(|found| found.is_dir());
         if inside || is_folder || number > STDERR && !is_harmless(&path, &target) {
             let what = target.display();
@@ -68,6 +69,7 @@ fn is_harmless(path: &Path, target: &Path) -> bool {
 mod tests {
     use std::fs::File;
     use std::os::fd::AsRawFd as _;
+    use std::path::PathBuf;
 
     use super::*;
 

@@ -24,11 +24,13 @@ use tokio::net::{UnixListener, UnixStream};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::refused::Refused;
-use super::sockets;
+use super::sockets::{self, Sockets};
 use crate::cli::child::mounts;
 
 const SOCKET: &str = "door";
 const HIDDEN: &str = "hidden";
+/// Between the private and the rest of the list: no path.
+const SEPARATOR: &str = "";
 
 /// What is in a process's ancestry at most: `capctl run`, three stages, and what a debugger may put between them.
 const GENERATIONS_MAX: usize = 8;
@@ -38,6 +40,7 @@ pub(in crate::cli) struct Door {
     listener: UnixListener,
     folder: PathBuf,
     list: List,
+    lost: Vec<String>,
 }
 
 /// What the command must not see, written down for the stages; they know it by its digest, because another command of
@@ -46,12 +49,29 @@ pub(in crate::cli) struct List {
     pub(super) sha256: String,
 }
 
+/// The same as the stages read it.
+pub(super) struct Hidden {
+    /// Never to be seen, and held where it is.
+    pub(super) private: Vec<PathBuf>,
+    /// Out of the way: sockets, or what Landlock leaves out beside the private.
+    pub(super) beside: Vec<PathBuf>,
+}
+
+impl Hidden {
+    pub(super) fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.private.iter().chain(&self.beside)
+    }
+}
+
 impl List {
-    /// Writes `hidden`, under all their names, and `sockets` into `folder`.
-    pub(in crate::cli) fn write(folder: &Path, hidden: Vec<PathBuf>, sockets: Vec<PathBuf>) -> io::Result<Self> {
+    /// Writes `private`, under all its names, and `beside` into `folder`.
+    pub(in crate::cli) fn write(folder: &Path, private: &[PathBuf], beside: &[PathBuf]) -> io::Result<Self> {
         let mut list = Vec::new();
-        let hidden = hidden.into_iter().filter_map(|path| path.canonicalize().ok());
-        for path in hidden.flat_map(|path| mounts::everywhere(&path)).chain(sockets) {
+        let private = private.iter().filter_map(|path| path.canonicalize().ok());
+        let private: Vec<_> = private.flat_map(|path| mounts::everywhere(&path)).collect();
+        for path in
+            private.iter().map(PathBuf::as_path).chain([SEPARATOR.as_ref()]).chain(beside.iter().map(PathBuf::as_path))
+        {
             list.extend_from_slice(path.as_os_str().as_bytes());
             list.push(0);
         }
@@ -69,15 +89,21 @@ pub(in crate::cli) struct Guest {
 
 impl Door {
     /// Makes the door in `folder`, and the list of what the command must not see: `hidden` and the machine's sockets.
-    pub(in crate::cli) fn open(folder: &Path, hidden: Vec<PathBuf>) -> io::Result<Self> {
+    pub(in crate::cli) fn open(folder: &Path, hidden: &[PathBuf]) -> io::Result<Self> {
         let folder = folder.canonicalize()?;
         let listener = UnixListener::bind(folder.join(SOCKET))?;
-        let list = List::write(&folder, hidden, sockets::found(&folder))?;
-        Ok(Self { listener, folder, list })
+        let Sockets { found, lost } = sockets::look(&folder);
+        let list = List::write(&folder, hidden, &found)?;
+        Ok(Self { listener, folder, list, lost })
     }
 
     pub(super) fn list(&self) -> &List {
         &self.list
+    }
+
+    /// Sockets that are bound somewhere, by a name that does not say where.
+    pub(in crate::cli) fn lost(&self) -> &[String] {
+        &self.lost
     }
 
     pub(in crate::cli) fn folder(&self) -> &Path {
@@ -163,13 +189,14 @@ pub(super) fn knock(folder: &Path, listener: &TcpListener) -> io::Result<Vec<(Os
 }
 
 /// What the command must not see, as [`List::write`] wrote it.
-pub(super) fn hidden(folder: &Path, sha256: &str) -> Result<Vec<PathBuf>, Refused> {
+pub(super) fn hidden(folder: &Path, sha256: &str) -> Result<Hidden, Refused> {
     let list = fs::read(folder.join(HIDDEN)).map_err(|error| Refused::of("the list of what to hide", error))?;
     if hex::encode(digest(&SHA256, &list)) != sha256 {
         return Err(Refused::new("the list of what to hide was changed by somebody else"));
     }
-    let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-    Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+    let mut paths = list.split(|byte| *byte == 0).map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    let private = paths.by_ref().take_while(|path| *path != Path::new(SEPARATOR)).collect();
+    Ok(Hidden { private, beside: paths.filter(|path| *path != Path::new(SEPARATOR)).collect() })
 }
 
 #[cfg(test)]
@@ -179,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_descend_from_the_child_is_not_let_in() {
         let folder = tempfile::tempdir().expect("a folder");
-        let door = Door::open(folder.path(), Vec::new()).expect("a door");
+        let door = Door::open(folder.path(), &[]).expect("a door");
         let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
         assert!(descends(own, parent));
         assert!(!descends(own, own) && !descends(parent, own));
@@ -196,9 +223,10 @@ mod tests {
     #[test]
     fn a_list_that_was_changed_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let list = List::write(folder.path(), vec![folder.path().to_owned()], Vec::new()).expect("a list");
+        let list = List::write(folder.path(), &[folder.path().to_owned()], &["/beside".into()]).expect("a list");
         let own = folder.path().canonicalize().expect("a path");
-        assert!(hidden(folder.path(), &list.sha256).is_ok_and(|hidden| hidden.contains(&own)));
+        let read = hidden(folder.path(), &list.sha256).expect("a list");
+        assert!(read.private.contains(&own) && read.beside == [Path::new("/beside")]);
         fs::write(folder.path().join(HIDDEN), "/nothing\0").expect("written");
         assert!(hidden(folder.path(), &list.sha256).is_err());
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use super::door::Hidden;
 use super::refused::Refused;
 use crate::cli::child::mounts;
 
@@ -37,8 +38,8 @@ const READ_ONLY: [&str; 10] = [
 
 const NONE: Option<&str> = None;
 
-/// Mounts it all. `folder` is outside everything hidden and may be written to.
-pub(super) fn hide(folder: &Path, hidden: &[PathBuf]) -> Result<(), Refused> {
+/// Mounts it all. The private is held in its place, too: the next command finds what this one left there. `folder` is outside everything hidden and may be written to.
+pub(super) fn hide(folder: &Path, hidden: &Hidden) -> Result<(), Refused> {
     let current = env::current_dir().unwrap_or_else(|_| "/".into());
     // What is mounted here stays here.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
@@ -52,7 +53,13 @@ pub(super) fn hide(folder: &Path, hidden: &[PathBuf]) -> Result<(), Refused> {
     for path in READ_ONLY {
         read_only(Path::new(path))?;
     }
-    for path in hidden {
+    for path in &hidden.private {
+        cover(path)?;
+    }
+    mounts::hold_above(&hidden.private).map_err(|(folder, error)| {
+        Refused::inside(&format!("{} cannot be held in its place", folder.display()), error)
+    })?;
+    for path in &hidden.beside {
         cover(path)?;
     }
     // A working directory stays what it was, also when something is mounted over its path.
@@ -72,13 +79,11 @@ fn cover(path: &Path) -> Result<(), Refused> {
             mounted => mounted.map_err(failed),
         };
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let (flags, options) = if path.starts_with("/run") || path.starts_with("/tmp") && path.ends_with("-unix") {
-        (flags, "mode=0700,size=16m")
-    } else {
-        (flags | MsFlags::MS_RDONLY, "mode=0555,size=4k")
-    };
-    mount(Some("narrows"), path, Some("tmpfs"), flags, Some(options)).map_err(failed)
+    if path.starts_with("/run") || path.starts_with("/tmp") && path.ends_with("-unix") {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        return mount(Some("narrows"), path, Some("tmpfs"), flags, Some("mode=0700,size=16m")).map_err(failed);
+    }
+    mounts::cover(path).map_err(failed)
 }
 
 /// The folder and every mount in it.

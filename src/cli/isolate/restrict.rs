@@ -34,9 +34,10 @@ const READ_ONLY: [&str; 2] = ["/proc", "/sys"];
 
 pub(super) fn restrict(this: &Isolated) -> Result<ExitCode, Refused> {
     let port = this.port.ok_or_else(|| Refused::new("no port of the forwarder"))?;
-    let mut hidden = door::hidden(&this.folder, &this.list)?;
-    descriptors::check(&hidden)?;
+    let list = door::hidden(&this.folder, &this.list)?;
+    descriptors::check(&list)?;
     prctl::set_no_new_privs().map_err(|error| Refused::of("no_new_privs", error))?;
+    let mut hidden: Vec<PathBuf> = list.all().cloned().collect();
     // A user's own services listen to what lies there.
     hidden.push(format!("/run/user/{}", nix::unistd::geteuid()).into());
     hold(port, &hidden).map_err(|error| {

@@ -79,7 +79,7 @@ pub(in crate::cli) fn isolate() -> Result<(), (String, Option<String>)> {
 pub(in crate::cli) fn landlock() -> Result<(), (String, Option<String>)> {
     let tried = || -> io::Result<std::process::Output> {
         let folder = tempfile::tempdir()?;
-        let list = List::write(folder.path(), Vec::new(), Vec::new())?;
+        let list = List::write(folder.path(), &[], &[])?;
         let own = std::env::current_exe()?;
         let mut command = super::restricted(&own, (folder.path(), &list), 1, None, &[], &["true".into()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/").output()
@@ -100,7 +100,7 @@ fn told(said: &str, how: &str) -> (String, Option<String>) {
 
 async fn attempt() -> io::Result<(bool, String)> {
     let folder = tempfile::tempdir()?;
-    let door = Door::open(folder.path(), Vec::new())?;
+    let door = Door::open(folder.path(), &[])?;
     let mut command = super::command(&std::env::current_exe()?, &door, None, &[], &["true".into()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).current_dir(Path::new("/"));
     let mut command = tokio::process::Command::from(command);
