@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use zeroize::Zeroizing;
 
 use super::slots::{Stripped, Unwritable};
@@ -137,6 +137,11 @@ impl fmt::Display for Injection {
     }
 }
 
+/// A value as it is written in a query.
+pub(super) fn in_query(value: &[u8]) -> PercentEncode<'_> {
+    percent_encode(value, QUERY_SET)
+}
+
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
 }
@@ -172,7 +177,7 @@ impl Injector {
             }
             Injection::Query { name } => {
                 let name = percent_encode(name.as_bytes(), QUERY_SET);
-                Ready::Query(Zeroizing::new(format!("{name}={}", percent_encode(secret.expose(), QUERY_SET))))
+                Ready::Query(Zeroizing::new(format!("{name}={}", in_query(secret.expose()))))
             }
         };
         Ok(Self(ready))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -15,6 +16,7 @@ use super::body::Meter;
 use super::exchange::Exchange;
 use super::relay::RECHECK_EVERY;
 use crate::capability::Reservation;
+use crate::credential::Patterns;
 use crate::net::duplex::{End, Failed, copy_both};
 use crate::policy::Code;
 
@@ -47,8 +49,14 @@ impl Ended {
     }
 }
 
-/// Copies both ways until both ends have closed, authority ends, or the drain is over.
-pub(super) async fn carry<C, U>(exchange: &mut Exchange, mut client: C, upstream: U, drain: &Drain) -> Result<(), Ended>
+/// Copies both ways until both ends have closed, authority ends, or the drain is over. `patterns` are kept those of the moment.
+pub(super) async fn carry<C, U>(
+    exchange: &mut Exchange,
+    mut client: C,
+    upstream: U,
+    patterns: Option<Arc<ArcSwap<Patterns>>>,
+    drain: &Drain,
+) -> Result<(), Ended>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -73,6 +81,9 @@ where
             () = tokio::time::sleep(RECHECK_EVERY) => {
                 let now = Instant::now();
                 exchange.recheck(now)?;
+                if let Some((patterns, now)) = patterns.as_ref().zip(exchange.view().scrubbing()) {
+                    patterns.store(Arc::clone(&now.patterns));
+                }
                 let passed = meter.up() + meter.down();
                 if passed != progress.0 {
                     progress = (passed, now);

@@ -1,18 +1,27 @@
 //! Content codings (RFC 9110 §8.4.1): taken off an answer that has to be read, piece by piece.
 //!
 //! A piece that is given out has a bound and the next is made only when it is asked for, so a bomb costs the upstream its
-//! connection's time and nobody memory. Deliberately absent: putting a coding on. What was decoded goes on as it is.
+//! connection's time and nobody memory; one that goes on and on is no answer. Deliberately absent: putting a coding on. What was decoded goes on as it is.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use compression_codecs::core::util::{PartialBuffer, WriteBuffer};
 use compression_codecs::zstd::params::DParameter;
 use compression_codecs::{BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use http::header::{self, HeaderMap, HeaderValue};
 
+use crate::credential::Turn;
 use crate::policy::Code;
 
 /// The largest piece that is given out.
 const PIECE_BYTES: usize = 16 * 1024;
+/// A piece that is smaller is copied, so that the room for it is used again.
+const COPIED_BYTES_MAX: usize = PIECE_BYTES / 4;
+/// So much may be decoded from however little.
+const DECODED_FREE_BYTES: u64 = 64 * 1024 * 1024;
+/// And so many bytes more from each that came: logs and tables stay below, what was made to be large does not.
+const RATIO_MAX: u64 = 100;
+/// What it takes to begin a member, in steps of a [`Turn`]: half a microsecond.
+const MEMBER_STEPS: u64 = 64;
 /// The window that a zstd content coding may have, as a power of two: 8 MiB (RFC 9659 §3).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// How a brotli stream with a window of up to 1 GiB begins, in its first seven bits: no `br` has that (RFC 7932 §9.1), and the
@@ -96,7 +105,14 @@ pub(super) struct Decoder {
     full: bool,
     /// A member has ended, and no other has begun.
     ended: bool,
+    /// What follows the last member is none, and nobody reads it.
+    over: bool,
     started: bool,
+    /// Bytes that went into it and came out.
+    came: u64,
+    given: u64,
+    /// Where the next piece is made: zeros.
+    room: Vec<u8>,
     /// Something of it went to the decoder.
     begun: bool,
     /// What a call wrote that then failed.
@@ -121,7 +137,11 @@ impl Decoder {
             first: None,
             full: false,
             ended: false,
+            over: false,
             started: false,
+            came: 0,
+            given: 0,
+            room: Vec::new(),
             begun: false,
             written: Bytes::new(),
         }
@@ -130,24 +150,44 @@ impl Decoder {
     /// Takes the next coded bytes; only when [`Self::next`] has nothing more to give.
     pub(super) fn push(&mut self, input: Bytes) {
         self.started |= !input.is_empty();
+        self.came += input.len() as u64;
         self.input = input;
     }
 
-    /// The next decoded piece; `None` when more input is needed.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, BadCoding> {
+    /// The next decoded piece; `None` when more input is needed. An empty one when the turn is over before there is any.
+    pub(super) fn next(&mut self, turn: &mut Turn) -> Result<Option<Bytes>, BadCoding> {
         if self.inner.is_none() && !self.tell_deflate() {
             return Ok(None);
         }
         while self.full || !self.input.is_empty() {
-            if self.ended && !self.begin_member()? {
+            if self.ended && !self.begin_member(turn)? {
                 return Ok(None);
             }
+            if turn.is_over() {
+                return Ok(Some(Bytes::new()));
+            }
+            let before = self.input.len();
             let piece = self.decode()?;
+            turn.take((before - self.input.len() + piece.len()) as u64);
+            self.given += piece.len() as u64;
+            if self.given > DECODED_FREE_BYTES.saturating_add(RATIO_MAX * self.came) {
+                return Err(BadCoding::Unreadable);
+            }
             if !piece.is_empty() {
-                return Ok(Some(piece.into()));
+                return Ok(Some(piece));
             }
         }
         Ok(None)
+    }
+
+    /// How many of the bytes that it was given it has not read.
+    pub(super) fn left(&self) -> usize {
+        self.input.len()
+    }
+
+    /// Whether there may be more from what it has read.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     /// After an error: what was decoded in the same call, with zeros in it where nothing was.
@@ -160,7 +200,7 @@ impl Decoder {
         if self.ended || !self.started { Ok(()) } else { Err(BadCoding::Broken) }
     }
 
-    fn decode(&mut self) -> Result<Vec<u8>, BadCoding> {
+    fn decode(&mut self) -> Result<Bytes, BadCoding> {
         let Some(inner) = &mut self.inner else { return Err(BadCoding::Broken) };
         if !std::mem::replace(&mut self.begun, true)
             && self.coding == Coding::Brotli
@@ -169,8 +209,9 @@ impl Decoder {
             self.begun = false;
             return Err(BadCoding::Unreadable);
         }
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut output = WriteBuffer::new_initialized(&mut piece);
+        let mut room = std::mem::take(&mut self.room);
+        room.resize(PIECE_BYTES, 0);
+        let mut output = WriteBuffer::new_initialized(&mut room);
         let mut input = PartialBuffer::new(&*self.input);
         let done = if input.unwritten().is_empty() && matches!(self.coding, Coding::Gzip | Coding::Deflate) {
             // Asked for more without input, these fail when they have none.
@@ -180,7 +221,7 @@ impl Decoder {
         };
         let Ok(ended) = done else {
             // How much of it was written, not every decoder says.
-            self.written = piece.into();
+            self.written = room.into();
             return Err(BadCoding::Broken);
         };
         self.ended = ended;
@@ -189,22 +230,38 @@ impl Decoder {
         if read == 0 && written == 0 && !self.ended && !self.input.is_empty() {
             return Err(BadCoding::Broken);
         }
-        drop(self.input.split_to(read));
-        piece.truncate(written);
+        self.input.advance(read);
+        if written > COPIED_BYTES_MAX {
+            room.truncate(written);
+            return Ok(room.into());
+        }
+        let piece = Bytes::copy_from_slice(&room[..written]);
+        room[..written].fill(0);
+        self.room = room;
         Ok(piece)
     }
 
-    /// What follows a member: another one (RFC 1952 §2.2, RFC 8878 §3), or nothing that anybody reads.
-    fn begin_member(&mut self) -> Result<bool, BadCoding> {
+    /// What follows a member: another one (RFC 1952 §2.2, RFC 8878 §3), in gzip after zeros too, with which tapes are filled;
+    /// or nothing that anybody reads.
+    fn begin_member(&mut self, turn: &mut Turn) -> Result<bool, BadCoding> {
+        if self.coding == Coding::Gzip && !self.over {
+            let zeros = self.input.iter().take_while(|&&byte| byte == 0).count();
+            self.input.advance(zeros);
+            if self.input.is_empty() {
+                return Ok(false);
+            }
+        }
         let another = match self.coding {
             Coding::Gzip => self.input.first() == Some(&0x1f),
             Coding::Zstd => true,
             Coding::Deflate | Coding::Brotli => false,
         };
-        if !another {
+        if !another || self.over {
+            self.over = true;
             self.input = Bytes::new();
             return Ok(false);
         }
+        turn.take(MEMBER_STEPS);
         self.ended = false;
         self.inner.as_mut().ok_or(BadCoding::Broken)?.reinit().map_err(|_| BadCoding::Broken)?;
         Ok(true)
@@ -263,7 +320,7 @@ mod tests {
         let mut out = Vec::new();
         for part in coded.chunks(part) {
             decoder.push(Bytes::copy_from_slice(part));
-            while let Some(piece) = decoder.next()? {
+            while let Some(piece) = decoder.next(&mut Turn::new())? {
                 assert!(piece.len() <= PIECE_BYTES);
                 out.extend_from_slice(&piece);
             }
@@ -300,6 +357,55 @@ mod tests {
                 assert_eq!(decoded(coding, &coded, part).expect("decoded"), b"one, two");
             }
         }
+    }
+
+    #[test]
+    fn a_member_may_follow_zeros_and_what_is_none_is_not_read() {
+        let member = |text: &[u8]| all(text).swap_remove(0).1;
+        let [one, two] = [&b"one, "[..], b"two"].map(member);
+        for (coded, text) in [
+            ([&*one, &[0; 300], &two].concat(), &b"one, two"[..]),
+            ([&*one, &[0; 300]].concat(), b"one, "),
+            ([&*one, b"\0\0trailer", &two].concat(), b"one, "),
+        ] {
+            for part in [1, 7, coded.len()] {
+                assert_eq!(decoded(Coding::Gzip, &coded, part).as_deref(), Ok(text), "in parts of {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_to_be_large_is_refused() {
+        // So much in so little that 100 times what came is far less.
+        let length = usize::try_from(DECODED_FREE_BYTES).expect("short");
+        for (length, allowed) in [(length / 2, true), (2 * length, false)] {
+            let coded = encoded(&mut ZstdEncoder::new(1), &vec![0; length]);
+            let mut decoder = Decoder::new(Coding::Zstd);
+            decoder.push(Bytes::from(coded));
+            let mut given = 0;
+            let result = loop {
+                match decoder.next(&mut Turn::new()) {
+                    Ok(Some(piece)) => given += piece.len() as u64,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            assert_eq!(result, if allowed { Ok(()) } else { Err(BadCoding::Unreadable) });
+            assert!(given <= DECODED_FREE_BYTES + 1024 * 1024, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_in_members_that_hold_nothing() {
+        let member = all(b"").swap_remove(0).1;
+        let mut decoder = Decoder::new(Coding::Gzip);
+        decoder.push(Bytes::from(member.repeat(10_000)));
+        let mut turns = 0;
+        while let Some(piece) = decoder.next(&mut Turn::new()).expect("decoded") {
+            assert!(piece.is_empty());
+            turns += 1;
+        }
+        assert!(turns >= 10, "{turns}");
     }
 
     #[test]

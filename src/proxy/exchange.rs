@@ -22,7 +22,7 @@ use super::forward::Answered;
 use super::inbound::{self, Ask, Inbound, Served};
 use super::metrics::Parts;
 use super::patience;
-use super::relay::RECHECK_EVERY;
+use super::relay::{RECHECK_EVERY, at_once};
 use super::respond::{self, Refusal, Style};
 use super::rewrite::Outgoing;
 use super::tunnel::Tunnel;
@@ -69,7 +69,10 @@ pub(super) fn answer(
             Either::Right(Either::Left(upgraded.map(|answer| answer.unwrap_or_else(Refused::respond)).boxed()))
         }
         _ => Either::Left(
-            outgoing.forward().map(|answer| answer.and_then(Answered::relay).unwrap_or_else(Refused::respond)),
+            outgoing
+                .forward()
+                .then(|answer| answer.map_or_else(|refused| at_once(Err(refused)), Answered::relay))
+                .map(|answer| answer.unwrap_or_else(Refused::respond)),
         ),
     }
 }
@@ -87,7 +90,7 @@ async fn answer_from_disk(
         outgoing.exchange = outgoing.exchange.settled().await?;
         match (outgoing.upgrade.take(), guard) {
             (Some(client), Some(guard)) => outgoing.upgrade(client, &guard, &drain).await,
-            _ => outgoing.forward().await.and_then(Answered::relay),
+            _ => outgoing.forward().await?.relay().await,
         }
     };
     let response = answered.await.unwrap_or_else(Refused::respond);

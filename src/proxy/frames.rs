@@ -9,10 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use arc_swap::ArcSwap;
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::credential::{Patterns, Scrubber};
+use crate::credential::{Patterns, Scrubber, Turn};
 
 /// RFC 6455 §5.5.
 const CONTROL_BYTES_MAX: u64 = 125;
@@ -20,6 +21,8 @@ const CONTROL_BYTES_MAX: u64 = 125;
 const HEAD_BYTES_MAX: usize = 10;
 /// Heads and control frames that may come while the end of a fragment is held, in bytes: five hundred pings.
 const BETWEEN_BYTES_MAX: usize = 64 * 1024;
+/// What it takes to read a head or a part of a frame besides its bytes, in steps of a [`Turn`].
+const STEP_STEPS: u64 = 16;
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -32,6 +35,8 @@ pub(super) struct BadFrame;
 pub(super) struct Frames {
     patterns: Arc<Patterns>,
     scrubber: Scrubber,
+    /// What came and was not looked at.
+    input: Bytes,
     /// The head of the next frame, as much of it as is there.
     head: BytesMut,
     place: Place,
@@ -57,18 +62,37 @@ enum Place {
 impl Frames {
     pub(super) fn new(patterns: Arc<Patterns>) -> Self {
         let scrubber = Scrubber::new(Arc::clone(&patterns));
-        Self { patterns, scrubber, head: BytesMut::new(), place: Place::Head, between: 0, out: VecDeque::new() }
+        Self {
+            patterns,
+            scrubber,
+            input: Bytes::new(),
+            head: BytesMut::new(),
+            place: Place::Head,
+            between: 0,
+            out: VecDeque::new(),
+        }
     }
 
-    /// Takes what the upstream sent, however it is split.
-    pub(super) fn push(&mut self, mut bytes: Bytes) -> Result<(), BadFrame> {
-        while !bytes.is_empty() {
+    /// Takes what the upstream sent, however it is split; only when [`Self::read`] has read all before.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        self.input = bytes;
+    }
+
+    /// Reads on, as far as one turn goes. True when all is read.
+    pub(super) fn read(&mut self, turn: &mut Turn) -> Result<bool, BadFrame> {
+        let mut bytes = std::mem::take(&mut self.input);
+        while !bytes.is_empty() && !turn.is_over() {
+            turn.take(STEP_STEPS);
             match &mut self.place {
                 Place::Head => self.read_head(&mut bytes)?,
                 Place::Data { left, last } => {
-                    let part = take(&mut bytes, left);
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    let mut part = bytes.slice(..length);
+                    let first = self.scrubber.push_some(&mut part, false, turn);
+                    let taken = length - part.len();
+                    bytes.advance(taken);
+                    *left -= taken as u64;
                     let (ended, last) = (*left == 0, *last);
-                    let first = self.scrubber.push(part);
                     self.collect(first);
                     if self.scrubber.is_overrun() {
                         return Err(BadFrame);
@@ -81,17 +105,32 @@ impl Frames {
                     frame.extend_from_slice(&take(&mut bytes, left));
                     if *left == 0 {
                         let frame = std::mem::take(frame).freeze();
+                        turn.take(frame.len() as u64);
                         self.control(frame)?;
                     }
                 }
             }
         }
-        Ok(())
+        self.input = bytes;
+        Ok(self.input.is_empty())
+    }
+
+    /// Goes on with the secrets of another moment, a message as soon as nothing of it is held.
+    pub(super) fn renew(&mut self, patterns: &Arc<Patterns>) {
+        self.scrubber.renew(patterns);
+        if !Arc::ptr_eq(&self.patterns, patterns) {
+            self.patterns = Arc::clone(patterns);
+        }
     }
 
     /// What is ready to be sent.
     pub(super) fn next(&mut self) -> Option<Bytes> {
         self.out.pop_front()
+    }
+
+    /// Whether something is.
+    fn has_ready(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// The upstream has ended, within a message or not.
@@ -188,20 +227,27 @@ fn take(bytes: &mut Bytes, left: &mut u64) -> Bytes {
 pub(super) struct Scrubbed<T> {
     inner: T,
     frames: Option<Frames>,
+    /// Of this moment.
+    patterns: Option<Arc<ArcSwap<Patterns>>>,
+    turn: Turn,
     unread: Bytes,
     ended: bool,
 }
 
 impl<T> Scrubbed<T> {
-    pub(super) fn new(inner: T, patterns: Option<Arc<Patterns>>) -> Self {
-        Self { inner, frames: patterns.map(Frames::new), unread: Bytes::new(), ended: false }
+    /// What must not come back may change on the way.
+    pub(super) fn new(inner: T, patterns: Option<Arc<ArcSwap<Patterns>>>) -> Self {
+        let frames = patterns.as_ref().map(|patterns| Frames::new(patterns.load_full()));
+        Self { inner, frames, patterns, turn: Turn::new(), unread: Bytes::new(), ended: false }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Scrubbed<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(frames) = &mut this.frames else { return Pin::new(&mut this.inner).poll_read(cx, buf) };
+        let Some((frames, patterns)) = this.frames.as_mut().zip(this.patterns.as_ref()) else {
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        };
         loop {
             if this.unread.is_empty() {
                 this.unread = frames.next().unwrap_or_default();
@@ -214,16 +260,27 @@ impl<T: AsyncRead + Unpin> AsyncRead for Scrubbed<T> {
             if this.ended {
                 return Poll::Ready(Ok(()));
             }
+            if this.turn.is_over() {
+                // Others have a turn.
+                this.turn = Turn::new();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let bad = |bad| io::Error::new(io::ErrorKind::InvalidData, bad);
+            if !frames.read(&mut this.turn).map_err(bad)? || frames.has_ready() {
+                continue;
+            }
             let mut read = vec![0; READ_BYTES];
             let mut read_buf = ReadBuf::new(&mut read);
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read_buf))?;
             let length = read_buf.filled().len();
+            frames.renew(&patterns.load());
             if length == 0 {
                 this.ended = true;
                 frames.finish();
             } else {
                 read.truncate(length);
-                frames.push(read.into()).map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?;
+                frames.push(read.into());
             }
         }
     }
@@ -277,7 +334,8 @@ mod tests {
         let mut frames = Frames::new(Arc::new(Patterns::new(&[&secret], None, None).expect("a secret")));
         let mut out = Vec::new();
         for part in bytes.chunks(part) {
-            frames.push(Bytes::copy_from_slice(part))?;
+            frames.push(Bytes::copy_from_slice(part));
+            while !frames.read(&mut Turn::new())? {}
             std::iter::from_fn(|| frames.next()).for_each(|bytes| out.extend_from_slice(&bytes));
         }
         frames.finish();
@@ -318,6 +376,20 @@ mod tests {
         for part in [1, 2, 3, 17, 1000, sent.len()] {
             assert!(passed(&sent, part) == Ok(clean.concat()), "in parts of {part}");
         }
+    }
+
+    #[test]
+    fn a_turn_ends_in_the_middle_of_a_frame() {
+        let sent = frame(0x82, &vec![b'.'; 300_000]);
+        let secret = Secret::new(SECRET.to_vec()).expect("a secret");
+        let mut frames = Frames::new(Arc::new(Patterns::new(&[&secret], None, None).expect("a secret")));
+        frames.push(Bytes::from(sent.clone()));
+        let (mut out, mut turns) = (Vec::new(), 1);
+        while !frames.read(&mut Turn::new()).expect("frames") {
+            turns += 1;
+        }
+        std::iter::from_fn(|| frames.next()).for_each(|bytes| out.extend_from_slice(&bytes));
+        assert!(out == sent && turns > 4, "{turns}");
     }
 
     #[test]

@@ -10,21 +10,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::coding::{BadCoding, Coding, Decoder};
-use super::zstd_blocks::{self, Blocks};
-use crate::credential::{Patterns, Scrubber};
+use super::opening::{Next, Opening};
+use super::zstd_blocks::Blocks;
+use crate::credential::{Patterns, Scrubber, Turn};
 
-/// No text begins with this byte, and every gzip member does (RFC 1952 §2.3.1).
-const GZIP_FIRST: u8 = 0x1f;
-/// How zlib begins with a window of 32 KiB, whatever its level (RFC 1950 §2.2). `x^` may begin a text, so the level that
-/// nobody sets (`78 5e`) is tried, and given up, like any other.
-const ZLIB_FIRST: u8 = 0x78;
-const ZLIB_SECOND: [u8; 4] = [0x01, 0x5e, 0x9c, 0xda];
-/// So much is decoded at once, before others have a turn: about a millisecond.
-const DECODED_AT_ONCE: usize = 1024 * 1024;
+/// What came and is not known to be harmless is held so far: more than a block of zstd (128 KiB, RFC 8878 §3.1.1.2.4), the
+/// longest of what no decoder gives out before its end.
+const HELD_BYTES_MAX: u64 = 256 * 1024;
+/// Parts are put together up to this length, so that what is held takes no more memory than it has bytes.
+const TOGETHER_BYTES: usize = 1024;
 
 /// See the module.
 pub(super) struct Inspection {
     decoder: Decoder,
+    /// What was decoded.
+    inside: Opening,
+    /// Of that, what is to be scanned.
+    text: Bytes,
     scrubber: Scrubber,
     /// Came, and is not known to be harmless.
     held: VecDeque<Bytes>,
@@ -32,12 +34,21 @@ pub(super) struct Inspection {
     clear: u64,
     came: u64,
     gone: u64,
-    /// zstd alone decodes block by block.
+    /// zstd alone decodes block by block; what came and was not given to the decoder.
     blocks: Option<Blocks>,
+    unread: Bytes,
+    /// How much was decoded, and what of that the scrubber before this one let pass.
+    decoded: u64,
+    passed_before: u64,
+    /// In order: when so much of what was decoded is harmless, then so much of what came is.
+    marks: VecDeque<Mark>,
     /// It was nothing compressed, or has ceased to be.
     over: bool,
-    /// Its blocks are none.
-    misread: bool,
+}
+
+struct Mark {
+    decoded: u64,
+    came: u64,
 }
 
 /// How far a look has come.
@@ -45,100 +56,113 @@ pub(super) struct Inspection {
 pub(super) enum Look {
     /// All that came was seen.
     Done,
-    /// There is more to see at once.
+    /// There is more to see in another turn.
     Unfinished,
 }
 
-/// What a body is, by its first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Too little of it is there to tell.
-    Unknown,
-    Coded(Coding),
-    Other,
-}
-
-impl Kind {
-    pub(super) fn of(first: &[u8]) -> Self {
-        match first {
-            [GZIP_FIRST, ..] => Self::Coded(Coding::Gzip),
-            [] | [ZLIB_FIRST] => Self::Unknown,
-            [ZLIB_FIRST, second, ..] if ZLIB_SECOND.contains(second) => Self::Coded(Coding::Deflate),
-            _ => match zstd_blocks::begins(first) {
-                None => Self::Unknown,
-                Some(true) => Self::Coded(Coding::Zstd),
-                Some(false) => Self::Other,
-            },
-        }
-    }
-}
-
 impl Inspection {
-    /// Of a body in this coding.
-    pub(super) fn new(coding: Coding, patterns: &Arc<Patterns>) -> Self {
+    /// Of a text in this coding, which is taken out of so many others.
+    pub(super) fn new(coding: Coding, within: u8, patterns: &Arc<Patterns>) -> Self {
         Self {
             decoder: Decoder::new(coding),
+            inside: Opening::within(within + 1),
+            text: Bytes::new(),
             scrubber: Scrubber::new(Arc::clone(patterns)),
             held: VecDeque::new(),
             clear: 0,
             came: 0,
             gone: 0,
             blocks: (coding == Coding::Zstd).then(Blocks::new),
+            unread: Bytes::new(),
+            decoded: 0,
+            passed_before: 0,
+            marks: VecDeque::new(),
             over: false,
-            misread: false,
         }
     }
 
     /// Takes what came; only when all before was seen.
     pub(super) fn push(&mut self, data: Bytes) {
         self.came += data.len() as u64;
-        if let Some(blocks) = &mut self.blocks {
-            self.misread |= blocks.read(&data).is_err();
-        }
         if !self.over {
+            self.unread = data.clone();
             self.decoder.push(data.clone());
         }
-        self.held.push_back(data);
+        match self.held.back_mut() {
+            Some(last) if last.len() + data.len() <= TOGETHER_BYTES => *last = [&**last, &data].concat().into(),
+            _ if data.is_empty() => {}
+            _ => self.held.push_back(data),
+        }
     }
 
     /// Looks at what came. `ended`: nothing follows.
-    pub(super) fn look(&mut self, ended: bool) -> Result<Look, BadCoding> {
-        if self.misread {
-            return Err(BadCoding::Unreadable);
-        }
-        let mut decoded = 0;
-        while !self.over {
-            match self.decoder.next() {
-                Ok(Some(piece)) => {
-                    decoded += piece.len();
-                    let first = self.scrubber.push(piece);
-                    self.judge(first)?;
-                }
-                Ok(None) => break,
-                // Four bytes do not begin a zstd frame by chance. It has a window or a dictionary that we do not take.
-                Err(_) if self.blocks.is_some() => return Err(BadCoding::Unreadable),
-                Err(_) => {
-                    let first = self.scrubber.push(self.decoder.written());
-                    self.judge(first)?;
-                    self.over = true;
-                }
-            }
-            if decoded > DECODED_AT_ONCE {
+    pub(super) fn look(&mut self, ended: bool, turn: &mut Turn) -> Result<Look, BadCoding> {
+        loop {
+            if self.scan(false, turn)? == Look::Unfinished {
                 return Ok(Look::Unfinished);
+            }
+            if self.over {
+                break;
+            }
+            let piece = match self.decoder.next(turn) {
+                Ok(piece) => piece,
+                // Four bytes do not begin a zstd frame by chance. It has a window or a dictionary that we do not take.
+                Err(error) if self.blocks.is_some() || error == BadCoding::Unreadable => {
+                    return Err(BadCoding::Unreadable);
+                }
+                Err(_) => {
+                    self.over = true;
+                    Some(self.decoder.written())
+                }
+            };
+            self.decoded += piece.as_ref().map_or(0, Bytes::len) as u64;
+            self.mark()?;
+            match piece {
+                Some(piece) if piece.is_empty() && !self.over => return Ok(Look::Unfinished),
+                Some(piece) => self.inside.push(piece, self.scrubber.patterns())?,
+                None => break,
             }
         }
         if ended || self.over {
+            if self.scan(true, turn)? == Look::Unfinished {
+                return Ok(Look::Unfinished);
+            }
             let first = self.scrubber.finish();
             self.judge(first)?;
         }
-        let whole = self.blocks.as_ref().map_or(self.came, Blocks::whole);
-        if ended && whole < self.came {
+        if self.over {
+            self.marks.clear();
+            self.clear = self.came - self.gone;
+        }
+        let passed = self.passed_before + self.scrubber.passed();
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.decoded <= passed) {
+            self.clear = mark.came - self.gone;
+        }
+        let held = self.came - self.gone - self.clear;
+        if held > if ended { 0 } else { HELD_BYTES_MAX } {
             return Err(BadCoding::Unreadable);
         }
-        if self.scrubber.is_idle() {
-            self.clear = whole - self.gone;
-        }
         Ok(Look::Done)
+    }
+
+    /// Notes what was decoded from what.
+    fn mark(&mut self) -> Result<(), BadCoding> {
+        let read = self.unread.split_to(self.unread.len().saturating_sub(self.decoder.left()));
+        let came = match &mut self.blocks {
+            Some(blocks) => {
+                blocks.read(&read).map_err(|_| BadCoding::Unreadable)?;
+                blocks.whole()
+            }
+            None => self.came - self.unread.len() as u64,
+        };
+        // There may be more of it.
+        if !self.decoder.is_full() {
+            match self.marks.back_mut().filter(|last| last.decoded == self.decoded) {
+                Some(last) => last.came = came,
+                None => self.marks.push_back(Mark { decoded: self.decoded, came }),
+            }
+        }
+        Ok(())
     }
 
     /// What may pass.
@@ -152,6 +176,38 @@ impl Inspection {
         self.clear -= length as u64;
         self.gone += length as u64;
         Some(clear).filter(|clear| !clear.is_empty())
+    }
+
+    /// Whether all that came has passed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Goes on with the secrets of another moment, as soon as nothing is held.
+    pub(super) fn renew(&mut self, patterns: &Arc<Patterns>) {
+        let passed = self.scrubber.passed();
+        if self.scrubber.renew(patterns) {
+            self.passed_before += passed;
+        }
+        self.inside.renew(patterns);
+    }
+
+    /// Scans what is decoded.
+    fn scan(&mut self, ended: bool, turn: &mut Turn) -> Result<Look, BadCoding> {
+        loop {
+            while !self.text.is_empty() {
+                if turn.is_over() {
+                    return Ok(Look::Unfinished);
+                }
+                let first = self.scrubber.push_some(&mut self.text, false, turn);
+                self.judge(first)?;
+            }
+            match self.inside.next(ended, turn)? {
+                Next::Text(text) => self.text = text,
+                Next::Turn => return Ok(Look::Unfinished),
+                Next::Nothing => return Ok(Look::Done),
+            }
+        }
     }
 
     fn judge(&mut self, first: Option<Bytes>) -> Result<(), BadCoding> {
@@ -196,10 +252,10 @@ mod tests {
     fn passed_in(coding: Coding, bytes: &[u8], part: usize) -> (Vec<u8>, Result<(), BadCoding>) {
         let secret = Secret::new(SECRET.to_vec()).expect("a secret");
         let patterns = Arc::new(Patterns::new(&[&secret], None, None).expect("a secret"));
-        let mut inspection = Inspection::new(coding, &patterns);
+        let mut inspection = Inspection::new(coding, 0, &patterns);
         let mut out = Vec::new();
         let mut look = |inspection: &mut Inspection, ended: bool| -> Result<(), BadCoding> {
-            while inspection.look(ended)? == Look::Unfinished {}
+            while inspection.look(ended, &mut Turn::new())? == Look::Unfinished {}
             std::iter::from_fn(|| inspection.next()).for_each(|bytes| out.extend_from_slice(&bytes));
             Ok(())
         };
@@ -264,22 +320,101 @@ mod tests {
         }
     }
 
+    /// A block that is stored as it is (RFC 1951 §3.2.4).
+    fn stored(text: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(text.len()).expect("short").to_le_bytes();
+        [&[0], &length[..], &length.map(|byte| !byte), text].concat()
+    }
+
+    /// The most that was held, and how it ended.
+    fn most_held(coding: Coding, parts: impl Iterator<Item = Vec<u8>>) -> (u64, Result<(), BadCoding>) {
+        let secret = Secret::new(SECRET.to_vec()).expect("a secret");
+        let patterns = Arc::new(Patterns::new(&[&secret], None, None).expect("a secret"));
+        let mut inspection = Inspection::new(coding, 0, &patterns);
+        let mut most = 0;
+        for part in parts {
+            inspection.push(part.into());
+            loop {
+                match inspection.look(false, &mut Turn::new()) {
+                    Ok(Look::Done) => break,
+                    Ok(Look::Unfinished) => {}
+                    Err(error) => return (most, Err(error)),
+                }
+            }
+            while inspection.next().is_some() {}
+            most = most.max(inspection.came - inspection.gone);
+            assert!(inspection.held.len() as u64 <= 2 + inspection.came / (TOGETHER_BYTES as u64 / 2));
+        }
+        (most, Ok(()))
+    }
+
     #[test]
-    fn a_body_is_told_by_how_it_begins() {
-        for (first, expected) in [
-            (&b"\x1f"[..], Kind::Coded(Coding::Gzip)),
-            (b"", Kind::Unknown),
-            (b"x", Kind::Unknown),
-            (b"x\x9c", Kind::Coded(Coding::Deflate)),
-            (b"xy", Kind::Other),
-            (b"\x28\xb5\x2f", Kind::Unknown),
-            (b"\x28\xb5\x2f\xfd", Kind::Coded(Coding::Zstd)),
-            (b"\x28\xb5\x2f\xfe", Kind::Other),
-            (b"\x53\x2a\x4d\x18.", Kind::Coded(Coding::Zstd)),
-            (b"(a", Kind::Other),
-            (b"{", Kind::Other),
+    fn what_no_decoder_gives_out_passes_as_it_comes() {
+        let length = 64_u32 << 20;
+        let head = [&b"\x50\x2a\x4d\x18"[..], &length.to_le_bytes()].concat();
+        let parts = std::iter::once(head).chain(std::iter::repeat_n(vec![b'a'; 64 * 1024], 1024));
+        let (most, result) = most_held(Coding::Zstd, parts);
+        assert!(result == Ok(()) && most < 8, "{most}: {result:?}");
+    }
+
+    #[test]
+    fn what_is_held_has_a_bound() {
+        // The last character may begin a form, and nothing is decoded from what follows.
+        for (end, result) in [("%", Err(BadCoding::Unreadable)), ("x", Ok(()))] {
+            let head = [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &stored(format!("abc {end}").as_bytes())].concat();
+            let empty = std::iter::repeat_n(stored(b"").repeat(1000), 1000);
+            let (most, ended) = most_held(Coding::Gzip, std::iter::once(head).chain(empty));
+            assert!(most <= HELD_BYTES_MAX && ended == result, "{end}: {most} {ended:?}");
+        }
+        // Many parts take no more than their bytes.
+        let head = [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &stored(b"abc %")].concat();
+        let bytes = stored(b"").repeat(10_000).into_iter().map(|byte| vec![byte]);
+        assert_eq!(most_held(Coding::Gzip, std::iter::once(head).chain(bytes)).1, Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_is_released_when_it_is_known() {
+        // Each piece ends with what may begin a form, and the next says that it does not.
+        let head = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec();
+        let parts = std::iter::once(head)
+            .chain(std::iter::repeat_n(stored(format!("{}sk-re", ".".repeat(60_000)).as_bytes()), 100));
+        let (most, result) = most_held(Coding::Gzip, parts);
+        assert!(result == Ok(()) && most < 70_000, "{most} {result:?}");
+    }
+
+    #[test]
+    fn a_coding_within_another_is_refused_and_zlib_is_looked_into() {
+        let text = |secret: &[u8]| [&b"some text "[..], secret, b" and more"].concat();
+        let level = || flate2::Compression::default();
+        let gzip = |text: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level());
+            std::io::Write::write_all(&mut encoder, text).expect("encoded");
+            encoder.finish().expect("encoded")
+        };
+        let zlib = |text: &[u8]| {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level());
+            std::io::Write::write_all(&mut encoder, text).expect("encoded");
+            encoder.finish().expect("encoded")
+        };
+        let twin = b"sk-real-0123456788";
+        for (coded, result) in [
+            (gzip(&gzip(&text(twin))), Err(BadCoding::Unreadable)),
+            (gzip(&zstd(&text(twin))), Err(BadCoding::Unreadable)),
+            (gzip(&zlib(&text(twin))), Ok(())),
+            (gzip(&zlib(&text(SECRET))), Err(BadCoding::Echo)),
+            (gzip(&zlib(&zlib(&text(twin)))), Err(BadCoding::Unreadable)),
+            (gzip(&zlib(&gzip(&text(twin)))), Err(BadCoding::Unreadable)),
+            // What only begins as zlib does.
+            (gzip(b"x^2 + y^2"), Ok(())),
+            (gzip(b"x^"), Ok(())),
+            (gzip(b"x"), Ok(())),
+            (gzip(b""), Ok(())),
         ] {
-            assert_eq!(Kind::of(first), expected, "{first:?}");
+            for part in [1, 100_000] {
+                let (out, ended) = passed_in(Coding::Gzip, &coded, part);
+                assert_eq!(ended, result);
+                assert!(result.is_err() || out == coded);
+            }
         }
     }
 }

@@ -18,12 +18,15 @@ use crate::net::channel::ServerEnd;
 use crate::net::dial::DialRules;
 use crate::net::trust::{self, Offer, TrustError};
 use crate::request::{Scheme, Target};
-use crate::service::{Binding, Injectors, Router, Scrubbing};
+use crate::service::{Binding, Injectors, Router, Scrubbing, Service, Used};
 
-type Known = BTreeMap<SecretName, Vec<Arc<Secret>>>;
+/// By service.
+type Known = BTreeMap<Arc<str>, Vec<Used>>;
 
-/// So many values of one credential are looked for in answers: the one in use and those before it.
+/// So many values are looked for in the answers of one service: the one in use and those before it.
 const KNOWN_MAX: usize = 4;
+/// So many ways in which one of them went in before are remembered.
+const WAYS_MAX: usize = 4;
 
 /// The current snapshot.
 #[derive(Debug)]
@@ -115,7 +118,7 @@ pub struct Snapshot {
     trust_epoch: u64,
     config: Arc<Config>,
     injectors: Arc<Injectors>,
-    /// By credential, newest first: the values that upstreams may have learned from this process.
+    /// Newest first: the values that upstreams may have learned from this process.
     known: Arc<Known>,
     holdings: Arc<Holdings>,
     server_end: Option<Arc<ServerEnd>>,
@@ -157,12 +160,11 @@ impl Snapshot {
         if let Some(before) = before {
             revocations.keep(&before.revocations);
         }
-        let mut known = known(&secrets, before.map(|before| &*before.known));
-        known.retain(|name, _| config.services.services().iter().any(|service| service.credential() == Some(name)));
+        let known = known(&config.services, &secrets, before.map(|before| &*before.known));
         let injectors = Injectors::with_known(
             &config.services,
             |name| secrets.get(name).cloned(),
-            |name| known.get(name).cloned().unwrap_or_default(),
+            |service| known.get(service.name()).cloned().unwrap_or_default(),
         );
         let same_trust =
             before.filter(|before| same_roots(&before.trusted, &trusted) && before.dial_rules == dial_rules);
@@ -280,17 +282,30 @@ impl Snapshot {
     }
 }
 
-/// What upstreams know: the values of now, and the last ones before, also of a credential that the store lost. A tunnel
-/// may have used any of them.
-fn known(now: &BTreeMap<SecretName, Arc<Secret>>, before: Option<&Known>) -> Known {
-    let mut known = before.cloned().unwrap_or_default();
-    for (name, secret) in now {
-        let values = known.entry(name.clone()).or_default();
-        values.retain(|value| !value.is_same_as(secret));
-        values.insert(0, Arc::clone(secret));
-        values.truncate(KNOWN_MAX);
-    }
-    known
+/// What upstreams know: the values of now, and the last ones before, also of a credential that the store lost or that the
+/// service has no more. A tunnel may have used any of them.
+fn known(router: &Router, now: &BTreeMap<SecretName, Arc<Secret>>, before: Option<&Known>) -> Known {
+    let nothing = Known::new();
+    let before = before.unwrap_or(&nothing);
+    let of_service = |service: &Service| {
+        let own = before.get(service.name()).into_iter().flatten();
+        // A service may have had another name.
+        let others = before.values().flatten().filter(|used| service.credential() == Some(&used.name));
+        let mut all: Vec<Used> = Used::now(service, |name| now.get(name).cloned()).into_iter().collect();
+        let current: usize = all.iter().map(|used| used.injections.len()).sum();
+        for used in own.chain(others) {
+            match all.iter_mut().find(|known| known.secret.is_same_as(&used.secret)) {
+                Some(known) => known.add(&used.injections),
+                None => all.push(used.clone()),
+            }
+        }
+        all.truncate(KNOWN_MAX);
+        for used in &mut all {
+            used.injections.truncate(current + WAYS_MAX);
+        }
+        (Arc::clone(service.name()), all)
+    };
+    router.services().iter().map(|service| of_service(service)).collect()
 }
 
 fn same_roots(before: &Arc<RootCertStore>, after: &Arc<RootCertStore>) -> bool {

@@ -1,13 +1,15 @@
 //! Length-prefixed messages in an answer's body, as gRPC, gRPC-Web and the streams of Connect have them: a byte of flags,
 //! four of length, the message. Each is a text of its own, so a whole one is never held for the next.
 //!
-//! A compressed message is decoded, which takes all of it, and goes on as one that is not compressed: both kinds may follow one
-//! another (gRPC over HTTP/2, "Compressed-Flag").
+//! A compressed message is decoded, and goes on as one that is not compressed: both kinds may follow one another (gRPC over
+//! HTTP/2, "Compressed-Flag"). How long it is must be known first, which takes all of it. So a long one is decoded twice, and
+//! held as it came: what is small on the wire is never large in memory.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName};
 
 use super::coding::{BadCoding, Coding, Decoder, UnknownCoding};
+use crate::credential::Turn;
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const CONNECT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
@@ -19,10 +21,15 @@ pub(super) const ACCEPTED: [HeaderName; 2] =
 pub(super) const ENCODINGS: [HeaderName; 2] = [GRPC_ENCODING, CONNECT_ENCODING];
 
 const HEAD_BYTES: usize = 5;
-/// The flag of a compressed message; others have other meanings, such as the trailers of gRPC-Web.
+/// The flag of a compressed message.
 const COMPRESSED: u8 = 1;
-/// What a compressed message may be decoded to: what gRPC's implementations take by default. It has to be held.
+/// The flags that there are beside it: none; the end of a stream of Connect; the trailers of gRPC-Web. Anything else is no
+/// head, but a text that has none.
+const FLAGS: [u8; 3] = [0, 2, 0x80];
+/// What a compressed message may be, and be decoded to: what gRPC's implementations take by default.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A message that is decoded to no more is held so, and not decoded twice.
+const DECODED_BYTES_MAX: usize = 64 * 1024;
 
 /// See the module.
 pub(super) struct Messages {
@@ -42,21 +49,34 @@ enum Place {
     Coded(Box<Coded>),
     /// A message that was decoded.
     Decoded(Bytes),
+    /// One that is decoded again.
+    Again(Box<Decoder>),
+    End,
 }
 
 struct Coded {
+    coding: Coding,
     flags: u8,
     left: u32,
     decoder: Decoder,
+    /// As it came.
+    raw: BytesMut,
+    /// Empty where it is longer than it may be here.
     decoded: BytesMut,
+    length: usize,
 }
 
 /// A part of the body.
 pub(super) enum Part {
-    /// No part of a text.
-    Head(Bytes),
+    /// The head of a message. It is a part of its text, and nothing in it may be changed.
+    Head {
+        bytes: Bytes,
+        /// The message was decoded.
+        decoded: bool,
+    },
+    /// Of the message. An empty one: others come first.
     Text(Bytes),
-    /// A text has ended.
+    /// A message has ended.
     End,
 }
 
@@ -84,7 +104,7 @@ impl Messages {
     }
 
     /// The next part; `None` when more input is needed.
-    pub(super) fn next(&mut self) -> Result<Option<Part>, BadCoding> {
+    pub(super) fn next(&mut self, turn: &mut Turn) -> Result<Option<Part>, BadCoding> {
         loop {
             match &mut self.place {
                 Place::Head => {
@@ -93,21 +113,29 @@ impl Messages {
                         return Ok(Some(part));
                     }
                 }
-                Place::Plain(0) => {
-                    self.place = Place::Head;
-                    return Ok(Some(Part::End));
-                }
+                Place::Plain(0) => self.place = Place::End,
                 Place::Plain(_) if self.input.is_empty() => return Ok(None),
                 Place::Plain(left) => return Ok(Some(Part::Text(take(&mut self.input, left)))),
-                Place::Coded(coded) => {
-                    let Some((head, message)) = coded.read(&mut self.input)? else { return Ok(None) };
-                    self.place = Place::Decoded(message);
-                    return Ok(Some(Part::Head(head)));
-                }
+                Place::Coded(coded) => match coded.read(&mut self.input, turn)? {
+                    Read::Head(bytes) => {
+                        self.place = coded.message();
+                        return Ok(Some(Part::Head { bytes, decoded: true }));
+                    }
+                    Read::Turn => return Ok(Some(Part::Text(Bytes::new()))),
+                    Read::Nothing => return Ok(None),
+                },
                 Place::Decoded(message) => {
                     let message = std::mem::take(message);
-                    self.place = Place::Plain(0);
+                    self.place = Place::End;
                     return Ok(Some(Part::Text(message)));
+                }
+                Place::Again(decoder) => match decoder.next(turn)? {
+                    Some(text) => return Ok(Some(Part::Text(text))),
+                    None => self.place = Place::End,
+                },
+                Place::End => {
+                    self.place = Place::Head;
+                    return Ok(Some(Part::End));
                 }
             }
         }
@@ -117,9 +145,7 @@ impl Messages {
     pub(super) fn finish(&mut self) -> Result<Option<Bytes>, BadCoding> {
         match self.place {
             Place::Coded(_) => Err(BadCoding::Broken),
-            Place::Head | Place::Plain(_) | Place::Decoded(_) => {
-                Ok(Some(self.head.split().freeze()).filter(|head| !head.is_empty()))
-            }
+            _ => Ok(Some(self.head.split().freeze()).filter(|head| !head.is_empty())),
         }
     }
 
@@ -135,41 +161,80 @@ impl Messages {
     fn begin(&mut self, head: [u8; HEAD_BYTES]) -> Result<Option<Part>, BadCoding> {
         let [flags, length @ ..] = head;
         let left = u32::from_be_bytes(length);
+        if !self.lenient && !FLAGS.contains(&(flags & !COMPRESSED)) {
+            return Err(BadCoding::Unreadable);
+        }
         match self.coding {
             // An empty message has nothing to be decoded.
             Some(coding) if flags & COMPRESSED != 0 && left > 0 => {
-                let decoder = Decoder::new(coding);
-                self.place = Place::Coded(Box::new(Coded { flags, left, decoder, decoded: BytesMut::new() }));
+                if usize::try_from(left).is_ok_and(|left| left > MESSAGE_BYTES_MAX) {
+                    return Err(BadCoding::Unreadable);
+                }
+                self.place = Place::Coded(Box::new(Coded::new(coding, flags, left)));
                 Ok(None)
             }
             None if flags & COMPRESSED != 0 && left > 0 && !self.lenient => Err(BadCoding::Unreadable),
             _ => {
                 self.place = Place::Plain(left);
-                Ok(Some(Part::Head(Bytes::copy_from_slice(&head))))
+                Ok(Some(Part::Head { bytes: Bytes::copy_from_slice(&head), decoded: false }))
             }
         }
     }
 }
 
+/// How far a message was read.
+enum Read {
+    /// All of it: the head that it goes on with.
+    Head(Bytes),
+    Turn,
+    Nothing,
+}
+
 impl Coded {
-    /// Decodes what is there: head and message when that was the last of it.
-    fn read(&mut self, input: &mut Bytes) -> Result<Option<(Bytes, Bytes)>, BadCoding> {
-        self.decoder.push(take(input, &mut self.left));
-        while let Some(piece) = self.decoder.next()? {
-            if self.decoded.len() + piece.len() > MESSAGE_BYTES_MAX {
+    fn new(coding: Coding, flags: u8, left: u32) -> Self {
+        let decoder = Decoder::new(coding);
+        Self { coding, flags, left, decoder, raw: BytesMut::new(), decoded: BytesMut::new(), length: 0 }
+    }
+
+    /// Decodes what is there.
+    fn read(&mut self, input: &mut Bytes, turn: &mut Turn) -> Result<Read, BadCoding> {
+        let more = take(input, &mut self.left);
+        if !more.is_empty() {
+            self.raw.extend_from_slice(&more);
+            self.decoder.push(more);
+        }
+        while let Some(piece) = self.decoder.next(turn)? {
+            if piece.is_empty() {
+                return Ok(Read::Turn);
+            }
+            self.length += piece.len();
+            if self.length > MESSAGE_BYTES_MAX {
                 return Err(BadCoding::Unreadable);
             }
-            self.decoded.extend_from_slice(&piece);
+            if self.length > DECODED_BYTES_MAX {
+                self.decoded = BytesMut::new();
+            } else {
+                self.decoded.extend_from_slice(&piece);
+            }
         }
         if self.left > 0 {
-            return Ok(None);
+            return Ok(Read::Nothing);
         }
         self.decoder.finish()?;
-        let message = self.decoded.split().freeze();
         let mut head = BytesMut::with_capacity(HEAD_BYTES);
         head.put_u8(self.flags & !COMPRESSED);
-        head.put_u32(u32::try_from(message.len()).map_err(|_| BadCoding::Unreadable)?);
-        Ok(Some((head.freeze(), message)))
+        head.put_u32(u32::try_from(self.length).map_err(|_| BadCoding::Unreadable)?);
+        Ok(Read::Head(head.freeze()))
+    }
+
+    /// Where the message is now that all of it is there.
+    fn message(&mut self) -> Place {
+        if self.length <= DECODED_BYTES_MAX {
+            return Place::Decoded(self.decoded.split().freeze());
+        }
+        let mut decoder = Decoder::new(self.coding);
+        decoder.push(self.raw.split().freeze());
+        Place::Again(Box::new(decoder))
     }
 }
 
@@ -202,9 +267,9 @@ mod tests {
         let (mut out, mut texts) = (Vec::new(), 0);
         for part in bytes.chunks(part) {
             messages.push(Bytes::copy_from_slice(part));
-            while let Some(part) = messages.next()? {
+            while let Some(part) = messages.next(&mut Turn::new())? {
                 match part {
-                    Part::Head(bytes) | Part::Text(bytes) => out.extend_from_slice(&bytes),
+                    Part::Head { bytes, .. } | Part::Text(bytes) => out.extend_from_slice(&bytes),
                     Part::End => texts += 1,
                 }
             }
@@ -223,6 +288,35 @@ mod tests {
         }
         assert_eq!(passed(None, &framed(0, b"two")[..7], 1), Ok((framed(0, b"two")[..7].to_vec(), 0)));
         assert_eq!(passed(None, b"\0\0", 1), Ok((b"\0\0".to_vec(), 0)));
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        for flags in 0..=u8::MAX {
+            let message = framed(flags, b"");
+            let known = [0, 1, 2, 3, 0x80, 0x81].contains(&flags);
+            assert_eq!(passed(None, &message, 10).is_ok(), known, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_small_on_the_wire_is_small_in_memory() {
+        let bomb = framed(1, &gzip(&vec![0; MESSAGE_BYTES_MAX]));
+        let mut messages = Messages::new(Some(Coding::Gzip), false);
+        messages.push(Bytes::from(bomb.clone()));
+        let mut decoded = 0;
+        while let Some(part) = messages.next(&mut Turn::new()).expect("decoded") {
+            if let Part::Text(text) = part {
+                decoded += text.len();
+            }
+            let held = match &messages.place {
+                Place::Coded(coded) => coded.raw.capacity() + coded.decoded.capacity(),
+                Place::Decoded(message) => message.len(),
+                _ => 0,
+            };
+            assert!(held <= 2 * (bomb.len() + DECODED_BYTES_MAX), "{held} of {}", bomb.len());
+        }
+        assert_eq!(decoded, MESSAGE_BYTES_MAX);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod limits;
 mod live;
 mod messages;
 mod metrics;
+mod opening;
 mod passthrough;
 mod patience;
 mod relay;

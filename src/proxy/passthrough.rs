@@ -72,7 +72,7 @@ pub(super) async fn run(opened: Opened, client: impl Future<Output = Option<Rewi
         Err(code) => return exchange.cut(code, StatusCode::OK),
     };
     exchange.meter.add_up(bytes);
-    match carry(&mut exchange, client, Paced::new(upstream), &drain).await {
+    match carry(&mut exchange, client, Paced::new(upstream), None, &drain).await {
         Ok(()) => exchange.allowed(StatusCode::OK),
         Err(ended) => ended.close(exchange, StatusCode::OK),
     }

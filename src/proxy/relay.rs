@@ -5,12 +5,16 @@
 //! promised; the client has it all by then, so the content counts. While bytes flow, or do not, authority is looked at
 //! again at each beat of the client's connection (`beat`).
 
+use std::future::{self, Ready, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either};
+use http::response::Parts;
 use http::{Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -30,15 +34,17 @@ use crate::policy::Code;
 
 /// How often a live exchange is looked at.
 pub(super) const RECHECK_EVERY: Duration = beat::EVERY;
+/// How long the head of an answer that is compressed waits for what follows it, which may be refused.
+const BEGINS_WITHIN: Duration = Duration::from_millis(100);
 /// How long trailers may follow content that is whole; a beat longer at most.
 const TRAILERS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Answered {
-    /// Turns the upstream's answer into ours.
+    /// Turns the upstream's answer into ours: at once, but where it may be refused for what it begins with.
     ///
     /// # Errors
-    /// [`Refused`] when it cannot be scanned for the secret that was injected.
-    pub(super) fn relay(self) -> Result<Response<Reply>, Refused> {
+    /// [`Refused`] when it cannot be scanned for the secret that was injected, as far as its head and first bytes tell.
+    pub(super) fn relay(self) -> Relaying {
         let Self { exchange, mut response, connection } = self;
         let is_coded = scrub::is_transfer_coded(response.headers());
         hop::strip_answer(response.headers_mut());
@@ -51,17 +57,82 @@ impl Answered {
             Some(scrubbing) => {
                 match scrub::answer(scrubbing, &mut parts.headers, has_content, is_coded, exchange.tokens()) {
                     Ok(filter) => Some(filter).filter(|_| !incoming.is_end_stream()),
-                    Err(refusal) => return Err(exchange.refuse(refusal)),
+                    Err(refusal) => return at_once(Err(exchange.refuse(refusal))),
                 }
             }
-            None if is_coded && has_content => return Err(exchange.refuse(transfer_coded())),
+            None if is_coded && has_content => return at_once(Err(exchange.refuse(transfer_coded()))),
             None => None,
         };
         // The client's HTTP version is its own connection's affair.
         parts.version = exchange.version();
         parts.extensions.clear();
-        let relay = Relay::new(Upstream { body: incoming, is_http2 }, filter, exchange, parts.status, connection);
-        Ok(Response::from_parts(parts, Reply::Relayed(relay)))
+        let upstream = Upstream { body: incoming, is_http2 };
+        match filter {
+            Some(filter) if filter.may_be_coded(&parts.headers) => {
+                Either::Right(begun(parts, upstream, filter, exchange, connection).boxed())
+            }
+            filter => {
+                let relay = Relay::new(upstream, filter, exchange, parts.status, connection);
+                at_once(Ok(Response::from_parts(parts, Reply::Relayed(relay))))
+            }
+        }
+    }
+}
+
+/// An answer that is relayed, in nearly every case at once.
+pub(super) type Relaying =
+    Either<Ready<Result<Response<Reply>, Refused>>, BoxFuture<'static, Result<Response<Reply>, Refused>>>;
+
+/// One that needs no waiting.
+pub(super) fn at_once(answer: Result<Response<Reply>, Refused>) -> Relaying {
+    Either::Left(future::ready(answer))
+}
+
+/// One that waits a moment for what it begins with: refused later, it could only be broken off.
+async fn begun(
+    parts: Parts,
+    mut upstream: Upstream,
+    mut filter: Filter,
+    exchange: Box<Exchange>,
+    connection: Option<(Arc<View>, Connection<Uplink>)>,
+) -> Result<Response<Reply>, Refused> {
+    let begun = tokio::time::timeout(BEGINS_WITHIN, begin(&mut filter, &mut upstream.body)).await;
+    if let Ok(Err(refusal)) = begun {
+        return Err(exchange.refuse(refusal));
+    }
+    let relay = Relay::new(upstream, Some(filter), exchange, parts.status, connection);
+    Ok(Response::from_parts(parts, Reply::Relayed(relay)))
+}
+
+/// Reads what comes until something of it may go on.
+async fn begin(filter: &mut Filter, incoming: &mut Incoming) -> Result<(), Refusal> {
+    poll_fn(|cx| {
+        loop {
+            if has_all_content(incoming) {
+                filter.end();
+            }
+            if filter.peek().map_err(unreadable)? || filter.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            if filter.is_busy() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => filter.push(cleaned(frame), has_all_content(incoming)),
+                Some(Err(_)) => return Poll::Ready(Err(Refusal::new(Code::UpstreamProtocol, "the answer broke off"))),
+                None => filter.end(),
+            }
+        }
+    })
+    .await
+}
+
+/// The same words whether it is a secret that it holds or something else.
+fn unreadable(error: BadCoding) -> Refusal {
+    match error {
+        BadCoding::Broken => Refusal::new(Code::UpstreamProtocol, "the answer's content coding is broken"),
+        BadCoding::Echo | BadCoding::Unreadable => Refusal::unreadable_answer("the answer's content cannot be scanned"),
     }
 }
 
@@ -127,7 +198,8 @@ impl Relay {
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
         let mut relay = Self { inner, may_be_reset, filter, live, trailing: None, held: None, status };
-        if is_head_alone || has_all_content(&relay.inner) {
+        let is_empty = relay.filter.as_ref().is_none_or(|filter| !filter.has_begun() || filter.is_done());
+        if is_head_alone || (has_all_content(&relay.inner) && is_empty) {
             // Whoever sends the head waits for the disk: nothing else is left to hold back.
             drop(relay.finish());
         }
@@ -216,6 +288,9 @@ impl Relay {
             match self.filtered() {
                 Ok(Some(frame)) => return self.pass(frame, arrived, cx),
                 Ok(None) if self.filter.as_ref().is_some_and(Filter::is_busy) => {
+                    if let Err(code) = self.recheck(Instant::now(), true) {
+                        return self.cut(code, "the capability no longer allows this".into());
+                    }
                     // Others have a turn.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -11,24 +11,36 @@ use http_body::{Frame, SizeHint};
 
 use super::charset;
 use super::coding::{BadCoding, Coding, Decoder, UnknownCoding};
-use super::inspect::{Inspection, Kind, Look};
 use super::messages::{self, Messages, Part};
+use super::opening::{Next, Opening};
 use super::respond::Refusal;
-use crate::credential::{Format, Scrubber, Sealer, TokenNames};
+use crate::credential::{Format, Scrubber, Sealer, TokenNames, Turn};
 use crate::service::{Scrubbing, Tokens};
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Fields with which a client asks for parts of an answer, or for what is like one (RFC 9110 §14.2, RFC 3229).
-const PARTS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, HeaderName::from_static("a-im")];
+/// Fields with which a client asks for parts of an answer, or for what is like one (RFC 9110 §14.2, RFC 3229; Azure's own name
+/// of the first).
+const PARTS: [HeaderName; 4] =
+    [header::RANGE, header::IF_RANGE, HeaderName::from_static("a-im"), HeaderName::from_static("x-ms-range")];
 
 /// Hashes of a body: wrong once a secret was taken out, and something to test guesses on while it was not.
-const DIGESTS: [HeaderName; 4] = [
+const DIGESTS: [HeaderName; 9] = [
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("unencoded-digest"),
     HeaderName::from_static("content-md5"),
+    HeaderName::from_static("x-goog-hash"),
+    HeaderName::from_static("x-ms-blob-content-md5"),
+    HeaderName::from_static("x-ms-content-crc64"),
+    HeaderName::from_static("x-ms-content-md5"),
 ];
+/// How the names of more of them begin.
+const DIGEST_PREFIX: &str = "x-amz-checksum-";
+
+/// What the types have in their names that say of a body that it is compressed, or may be anything.
+const CODED_TYPES: [&[u8]; 4] = [b"octet-stream", b"gzip", b"zstd", b"zlib"];
 
 /// Rewrites a request so that its answer can be scanned.
 pub(super) fn ask_readable(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
@@ -54,11 +66,13 @@ fn fields(scrubbing: &Scrubbing, headers: &mut HeaderMap) {
     for name in &DIGESTS {
         headers.remove(name);
     }
+    let doomed = |name: &&HeaderName| name.as_str().starts_with(DIGEST_PREFIX) || patterns.is_in_name(name.as_str());
+    let doomed: Vec<HeaderName> = headers.keys().filter(doomed).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
     for value in headers.values_mut() {
         replace(value, patterns.scrub(value.as_bytes()));
-    }
-    while let Some(name) = headers.keys().find(|name| patterns.is_in_name(name.as_str())).cloned() {
-        headers.remove(name);
     }
 }
 
@@ -82,7 +96,7 @@ pub(super) fn answer(
     let coding = Coding::of(headers);
     let is_coded = matches!(coding, Ok(Some(_)));
     let reading = match coding {
-        _ if !has_content => Reading::Plain,
+        _ if !has_content => Reading::plain(),
         _ if is_transfer_coded => Reading::unreadable(scrubbing, "the answer's transfer is")?,
         Err(UnknownCoding) => Reading::unreadable(scrubbing, "the answer is")?,
         // Where the service lets it pass, forms in ASCII and the secret in UTF-16 are looked for all the same.
@@ -150,15 +164,16 @@ fn seal_fields(sealer: &mut Sealer, headers: &mut HeaderMap) {
     }
 }
 
-/// How a body says which value belongs to which name; `None` when it is no OAuth answer. RFC 6749 §5.1 has JSON; forms
-/// are older (GitHub). `marked`: the service says that it is one, whatever it says of itself. `raw`: what calls itself
-/// a raw file is one, unless it is marked.
+/// How a body says which value belongs to which name; `None` when it is not read. RFC 6749 §5.1 has JSON; forms are older
+/// (GitHub), and who says that it is something else may give JSON all the same. `marked`: the service says that it is an
+/// OAuth answer, whatever it says of itself. `raw`: what calls itself a raw file is one, unless it is marked.
 fn format(headers: &HeaderMap, marked: bool, raw: bool) -> Option<Format> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() {
         return Some(Format::JsonOrForm);
     }
-    types.find_map(|value| format_of(value.to_str().unwrap_or_default(), marked, raw))
+    let of = |value: &HeaderValue| format_of(value.to_str().unwrap_or_default(), marked, raw);
+    types.map(of).reduce(|one, other| if one == Some(Format::MaybeJson) { other } else { one })?
 }
 
 fn format_of(value: &str, marked: bool, raw: bool) -> Option<Format> {
@@ -172,11 +187,17 @@ fn format_of(value: &str, marked: bool, raw: bool) -> Option<Format> {
         return Some(Format::Form);
     }
     // An agent may ask for any type, so only a service that has files of this one lets them pass.
-    let is_file = raw && !marked && ends("raw+json");
-    if ends("/json") || ends("/x-json") || (ends("+json") && !is_file) {
+    if raw && !marked && ends("raw+json") {
+        return None;
+    }
+    if ends("/json") || ends("/x-json") || ends("+json") {
         return Some(Format::Json);
     }
-    marked.then(|| if ends("script") || is("text/event-stream") { Format::Json } else { Format::JsonOrForm })
+    Some(match marked {
+        true if ends("script") || is("text/event-stream") => Format::Json,
+        true => Format::JsonOrForm,
+        false => Format::MaybeJson,
+    })
 }
 
 fn replace(value: &mut HeaderValue, clean: Option<Vec<u8>>) {
@@ -189,28 +210,35 @@ fn replace(value: &mut HeaderValue, clean: Option<Vec<u8>>) {
 pub(super) struct Filter {
     scrubbing: Scrubbing,
     reading: Reading,
+    /// Of the text that is read: the body, or a message.
+    opening: Opening,
+    /// To be scanned.
+    text: Bytes,
     scrubber: Scrubber,
+    /// Out of the scrubber.
+    clean: Option<Bytes>,
+    /// So many bytes of that are the head of a message.
+    head: usize,
     /// Of a body that may hold fresh tokens.
     sealer: Option<Box<Sealer>>,
+    /// To be sealed.
+    unsealed: Bytes,
     /// Of what holds fresh tokens in its trailers.
     names: Option<Arc<TokenNames>>,
-    /// Of a body that is compressed without saying so.
-    inspection: Option<Box<Inspection>>,
-    unsealable: bool,
-    /// A message has ended, and the sealer does not know.
-    text_ended: bool,
-    /// The first bytes, too few to tell what they begin.
-    first: Option<Bytes>,
+    turn: Turn,
     begun: bool,
     busy: bool,
-    /// Out of the scrubber, and not yet a frame.
-    ready: Option<Bytes>,
     /// Made ahead, so that the last frame is known to be the last.
     peeked: Option<Box<Frame<Bytes>>>,
     /// Taken in and not given out.
     pending: u64,
     trailers: Option<Box<HeaderMap>>,
+    /// No content comes any more.
     ended: bool,
+    /// The text that is read has ended.
+    text_ended: bool,
+    /// And is out of the scrubber, but not of the sealer.
+    text_sealed: bool,
     /// All content is out of the scrubber.
     exhausted: bool,
     /// And out of the sealer.
@@ -219,7 +247,8 @@ pub(super) struct Filter {
 
 /// How a body is read.
 enum Reading {
-    Plain,
+    /// What came; whether it is known to be the last.
+    Plain(Bytes, bool),
     Coded(Box<Decoder>),
     Messages(Box<Messages>),
     /// It passes as it is: its service says so.
@@ -231,7 +260,7 @@ impl Reading {
     fn of_messages(scrubbing: &Scrubbing, headers: &mut HeaderMap, coding: Option<Coding>) -> Result<Self, Refusal> {
         let of_messages = messages::of(headers);
         let messages = match (of_messages, messages::coding(headers), coding) {
-            (None, Ok(None), None) => return Ok(Self::Plain),
+            (None, Ok(None), None) => return Ok(Self::plain()),
             (None, Ok(None), Some(coding)) => return Ok(Self::Coded(Box::new(Decoder::new(coding)))),
             (Some(Ok(messages)), _, None) => messages,
             // A coding in another, one that nobody knows, or of messages that are none.
@@ -244,6 +273,10 @@ impl Reading {
             }
         }
         Ok(Self::Messages(Box::new(Messages::new(messages, scrubbing.answers.unreadable))))
+    }
+
+    fn plain() -> Self {
+        Self::Plain(Bytes::new(), false)
     }
 
     /// Of a body that cannot be read, where the service lets it pass.
@@ -263,23 +296,27 @@ impl Filter {
         names: Option<Arc<TokenNames>>,
     ) -> Self {
         let scrubber = Scrubber::new(Arc::clone(&scrubbing.patterns));
+        let opening = opening(&scrubbing, matches!(reading, Reading::Coded(_)));
         Self {
             scrubbing,
             reading,
+            opening,
+            text: Bytes::new(),
             scrubber,
+            clean: None,
+            head: 0,
             sealer,
+            unsealed: Bytes::new(),
             names,
-            inspection: None,
-            unsealable: false,
-            text_ended: false,
-            first: None,
+            turn: Turn::new(),
             begun: false,
             busy: false,
-            ready: None,
             peeked: None,
             pending: 0,
             trailers: None,
             ended: false,
+            text_ended: false,
+            text_sealed: false,
             exhausted: false,
             sealed: false,
         }
@@ -287,14 +324,15 @@ impl Filter {
 
     /// Takes the next frame; only when [`Self::next`] has nothing to give. `last`: no content follows it.
     pub(super) fn push(&mut self, frame: Frame<Bytes>, last: bool) {
+        self.begun = true;
         match frame.into_data() {
             Ok(data) => {
                 self.pending += data.len() as u64;
                 match &mut self.reading {
-                    Reading::Plain => self.push_plain(data, last),
+                    Reading::Plain(came, is_last) => (*came, *is_last) = (data, last),
                     Reading::Coded(decoder) => decoder.push(data),
                     Reading::Messages(messages) => messages.push(data),
-                    Reading::Not => self.ready = Some(data),
+                    Reading::Not => self.clean = Some(data).filter(|data| !data.is_empty()),
                 }
             }
             Err(frame) => {
@@ -304,47 +342,13 @@ impl Filter {
         }
     }
 
-    fn push_plain(&mut self, data: Bytes, last: bool) {
-        if data.is_empty() || self.begun || self.scrubbing.answers.unreadable {
-            return self.read_plain(data, last);
-        }
-        let first = match self.first.take() {
-            Some(first) => [first, data].concat().into(),
-            None => data,
-        };
-        match Kind::of(&first) {
-            Kind::Unknown if !last => {
-                self.first = Some(first);
-                return;
-            }
-            Kind::Coded(coding) => {
-                self.inspection = Some(Box::new(Inspection::new(coding, &self.scrubbing.patterns)));
-            }
-            Kind::Unknown | Kind::Other => {}
-        }
-        self.begun = true;
-        // What says that it is JSON and is none cannot be sealed.
-        self.unsealable = self.inspection.is_some() && self.sealer.as_ref().is_some_and(|sealer| sealer.is_certain());
-        self.read_plain(first, last);
-    }
-
-    fn read_plain(&mut self, data: Bytes, last: bool) {
-        self.ready = match &mut self.inspection {
-            Some(inspection) => {
-                inspection.push(data);
-                None
-            }
-            None if last => self.scrubber.push_last(data),
-            None => self.scrubber.push(data),
-        };
-    }
-
     /// The content has ended.
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// The next frame to send; `None` when more must come in first, or when all is sent.
+    /// The next frame to send; `None` when more must come in first, when others come first ([`Self::is_busy`]), or when all
+    /// is sent.
     pub(super) fn next(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
         let next = match self.peeked.take() {
             Some(frame) => Some(*frame),
@@ -352,6 +356,11 @@ impl Filter {
         };
         if self.ended && next.is_some() {
             self.peeked = self.make()?.map(Box::new);
+            if self.busy {
+                // Nobody knows yet whether it is the last.
+                self.peeked = next.map(Box::new);
+                return Ok(None);
+            }
         }
         if let Some(data) = next.as_ref().and_then(Frame::data_ref) {
             self.pending = self.pending.saturating_sub(data.len() as u64);
@@ -361,62 +370,28 @@ impl Filter {
 
     fn make(&mut self) -> Result<Option<Frame<Bytes>>, BadCoding> {
         self.busy = false;
-        if self.unsealable {
-            return Err(BadCoding::Unreadable);
-        }
-        if let Some(first) = self.first.take_if(|_| self.ended) {
-            self.begun = true;
-            self.read_plain(first, true);
-        }
         loop {
+            if self.scrubber.is_spoiled() {
+                return Err(BadCoding::Echo);
+            }
             if self.scrubber.is_overrun() || self.sealer.as_ref().is_some_and(|sealer| sealer.is_overrun()) {
                 return Err(BadCoding::Unreadable);
             }
-            if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
+            if let Some(data) = self.clean() {
                 return Ok(Some(Frame::data(data)));
             }
-            match (self.ready.take().or_else(|| self.scrubber.ready()), &mut self.sealer) {
-                (Some(data), None) => return Ok(Some(Frame::data(data))),
-                (Some(data), Some(sealer)) => match sealer.push(data) {
-                    Some(data) => return Ok(Some(Frame::data(data))),
-                    None => continue,
-                },
-                (None, _) => {}
+            if self.turn.is_over() {
+                self.turn = Turn::new();
+                self.busy = true;
+                return Ok(None);
             }
-            if std::mem::take(&mut self.text_ended)
+            if std::mem::take(&mut self.text_sealed)
                 && let Some(sealer) = &mut self.sealer
             {
                 sealer.end_text();
                 continue;
             }
-            if let Some(inspection) = &mut self.inspection {
-                if inspection.look(self.ended)? == Look::Unfinished {
-                    self.busy = true;
-                    return Ok(None);
-                }
-                if let Some(data) = inspection.next() {
-                    self.ready = self.scrubber.push(data);
-                    continue;
-                }
-            }
-            if let Reading::Coded(decoder) = &mut self.reading
-                && let Some(piece) = decoder.next()?
-            {
-                self.ready = self.scrubber.push(piece);
-                continue;
-            }
-            if let Reading::Messages(messages) = &mut self.reading
-                && let Some(part) = messages.next()?
-            {
-                self.ready = match part {
-                    // The message before it is out: what a head is made of is no text, and nobody reads it as one.
-                    Part::Head(head) => return Ok(Some(Frame::data(head))),
-                    Part::Text(text) => self.scrubber.push(text),
-                    Part::End => {
-                        self.text_ended = true;
-                        self.scrubber.finish()
-                    }
-                };
+            if self.read_text()? || self.read_more()? {
                 continue;
             }
             if !self.ended {
@@ -433,15 +408,114 @@ impl Filter {
                 }));
             }
             self.exhausted = true;
-            self.ready = match &mut self.reading {
-                Reading::Coded(decoder) => decoder.finish().map(|()| self.scrubber.finish())?,
-                Reading::Messages(messages) => match messages.finish()? {
-                    Some(rest) => return Ok(Some(Frame::data(rest))),
-                    None => self.scrubber.finish(),
-                },
-                Reading::Plain | Reading::Not => self.scrubber.finish(),
+            let rest = match &mut self.reading {
+                Reading::Coded(decoder) => decoder.finish().map(|()| None)?,
+                Reading::Messages(messages) => messages.finish()?,
+                Reading::Plain(..) | Reading::Not => None,
+            };
+            self.clean = rest.or_else(|| self.scrubber.finish());
+        }
+    }
+
+    /// The next bytes that may leave.
+    fn clean(&mut self) -> Option<Bytes> {
+        if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
+            return Some(data);
+        }
+        if self.unsealed.is_empty() {
+            let mut data = self.clean.take().or_else(|| self.scrubber.ready())?;
+            if self.head > 0 {
+                // What a head is made of is a part of the text for the scrubber alone.
+                let head = data.split_to(data.len().min(self.head));
+                self.head -= head.len();
+                self.clean = Some(data).filter(|data| !data.is_empty());
+                return Some(head);
+            }
+            if self.sealer.is_none() {
+                return Some(data);
+            }
+            self.unsealed = data;
+        }
+        let sealer = self.sealer.as_mut()?;
+        sealer.push_some(&mut self.unsealed, &mut self.turn)
+    }
+
+    /// Scans what is there of a text, and ends it. True when that was something.
+    fn read_text(&mut self) -> Result<bool, BadCoding> {
+        if self.text.is_empty() {
+            self.text = match self.opening.next(self.text_ended, &mut self.turn)? {
+                Next::Text(text) => text,
+                Next::Turn => return Ok(true),
+                Next::Nothing if self.text_ended => {
+                    self.text_ended = false;
+                    self.opening = opening(&self.scrubbing, false);
+                    self.clean = self.scrubber.finish();
+                    self.text_sealed = matches!(self.reading, Reading::Messages(_));
+                    return Ok(true);
+                }
+                Next::Nothing => return Ok(false),
             };
         }
+        let last = matches!(self.reading, Reading::Plain(_, true)) && !self.opening.is_coded();
+        self.clean = self.scrubber.push_some(&mut self.text, last, &mut self.turn);
+        Ok(true)
+    }
+
+    /// Takes more of the text out of what came. True when there was something.
+    fn read_more(&mut self) -> Result<bool, BadCoding> {
+        let part = match &mut self.reading {
+            Reading::Plain(came, _) if came.is_empty() => None,
+            Reading::Plain(came, _) => Some(Part::Text(std::mem::take(came))),
+            Reading::Coded(decoder) => decoder.next(&mut self.turn)?.map(Part::Text),
+            Reading::Messages(messages) => messages.next(&mut self.turn)?,
+            Reading::Not => None,
+        };
+        match part {
+            Some(Part::Text(text)) if text.is_empty() => {}
+            Some(Part::Text(text)) => {
+                self.opening.push(text, &self.scrubbing.patterns)?;
+                // What says that it is JSON and is none cannot be sealed.
+                if self.opening.is_coded() && self.sealer.as_ref().is_some_and(|sealer| sealer.is_certain()) {
+                    return Err(BadCoding::Unreadable);
+                }
+            }
+            // The message before it is out.
+            Some(Part::Head { bytes, decoded }) => {
+                self.opening = opening(&self.scrubbing, decoded);
+                self.head = bytes.len();
+                self.clean = self.scrubber.push_fixed(bytes);
+            }
+            Some(Part::End) => self.text_ended = true,
+            // Of a body, its end is that of its only text.
+            None if self.ended && !self.exhausted && !self.opening.is_idle() => self.text_ended = true,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether the answer of this head comes in a coding, or is of a type that is one: what it begins with is worth waiting
+    /// for. Events are not: they come one by one.
+    pub(super) fn may_be_coded(&self, headers: &HeaderMap) -> bool {
+        let media_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes).to_ascii_lowercase();
+        let has = |part: &[u8]| media_type.windows(part.len()).any(|window| window == part);
+        match self.reading {
+            Reading::Coded(_) => !has(b"event-stream"),
+            Reading::Plain(..) => CODED_TYPES.iter().any(|part| has(part)),
+            Reading::Messages(_) | Reading::Not => false,
+        }
+    }
+
+    /// Makes the next frame ahead. True when there is one.
+    pub(super) fn peek(&mut self) -> Result<bool, BadCoding> {
+        if self.peeked.is_none() {
+            self.peeked = self.make()?.map(Box::new);
+        }
+        Ok(self.peeked.is_some())
+    }
+
+    /// Whether something was taken in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Whether there is work left that waits for nobody.
@@ -452,7 +526,8 @@ impl Filter {
     /// Whether nothing comes any more.
     pub(super) fn is_done(&self) -> bool {
         let sealed = self.sealer.as_ref().is_none_or(|sealer| sealer.is_idle() && self.sealed);
-        self.exhausted && sealed && self.peeked.is_none() && self.trailers.is_none() && self.scrubber.is_idle()
+        let empty = self.unsealed.is_empty() && self.clean.is_none() && self.scrubber.is_idle();
+        self.exhausted && sealed && empty && self.peeked.is_none() && self.trailers.is_none()
     }
 
     /// Gets ready what the sealer holds. True when there may be something.
@@ -482,18 +557,21 @@ impl Filter {
     pub(super) fn size_hint(&self, left: u64) -> SizeHint {
         match self.reading {
             Reading::Coded(_) | Reading::Messages(_) => SizeHint::default(),
-            Reading::Plain | Reading::Not => SizeHint::with_exact(left + self.pending),
+            Reading::Plain(..) | Reading::Not => SizeHint::with_exact(left + self.pending),
         }
     }
 
     /// Goes on with the secrets of another moment, as soon as nothing is held.
     pub(super) fn renew(&mut self, scrubbing: &Scrubbing) {
-        if !Arc::ptr_eq(&self.scrubbing.patterns, &scrubbing.patterns)
-            && self.scrubber.is_idle()
-            && !self.scrubber.is_overrun()
-        {
+        let patterns = &scrubbing.patterns;
+        self.opening.renew(patterns);
+        if self.scrubber.renew(patterns) {
             self.scrubbing = scrubbing.clone();
-            self.scrubber = Scrubber::new(Arc::clone(&scrubbing.patterns));
         }
     }
+}
+
+/// Of the next text of a body, which was taken out of a coding or not.
+fn opening(scrubbing: &Scrubbing, coded: bool) -> Opening {
+    if scrubbing.answers.unreadable { Opening::unread() } else { Opening::within(u8::from(coded)) }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -49,7 +50,7 @@ impl Outgoing {
             if response.status().is_informational() {
                 return Err(exchange.refuse(not_websocket()));
             }
-            return Answered { exchange, response, connection: None }.relay();
+            return Answered { exchange, response, connection: None }.relay().await;
         }
         if !response.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
             return Err(exchange.refuse(not_websocket()));
@@ -60,7 +61,7 @@ impl Outgoing {
         if let Some(scrubbing) = scrubbing {
             scrub::switching(scrubbing, switched.headers_mut(), exchange.tokens());
         }
-        let patterns = scrubbing.map(|scrubbing| Arc::clone(&scrubbing.patterns));
+        let patterns = scrubbing.map(|scrubbing| Arc::new(ArcSwap::new(Arc::clone(&scrubbing.patterns))));
         guard.leave();
         drain.spawn(run(exchange, client, upstream, patterns, drain.clone()));
         Ok(switched)
@@ -87,13 +88,14 @@ async fn run(
     mut exchange: Box<Exchange>,
     client: OnUpgrade,
     upstream: OnUpgrade,
-    patterns: Option<Arc<Patterns>>,
+    patterns: Option<Arc<ArcSwap<Patterns>>>,
     drain: Drain,
 ) {
     let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
         return exchange.cut(Code::UpstreamProtocol, StatusCode::SWITCHING_PROTOCOLS);
     };
-    match carry(&mut exchange, TokioIo::new(client), Scrubbed::new(TokioIo::new(upstream), patterns), &drain).await {
+    let upstream = Scrubbed::new(TokioIo::new(upstream), patterns.clone());
+    match carry(&mut exchange, TokioIo::new(client), upstream, patterns, &drain).await {
         Ok(()) => exchange.allowed(StatusCode::SWITCHING_PROTOCOLS),
         Err(ended) => ended.close(exchange, StatusCode::SWITCHING_PROTOCOLS),
     }

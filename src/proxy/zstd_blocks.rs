@@ -24,6 +24,8 @@ pub(super) struct Blocks {
     head: Vec<u8>,
     /// To pass over before it.
     skip: u64,
+    /// It is the content of a skippable frame.
+    skippable: bool,
     has_checksum: bool,
     read: u64,
     /// Up to here everything is whole.
@@ -44,7 +46,15 @@ pub(super) struct NoFrame;
 
 impl Blocks {
     pub(super) fn new() -> Self {
-        Self { expected: Expected::Magic, head: Vec::new(), skip: 0, has_checksum: false, read: 0, whole: 0 }
+        Self {
+            expected: Expected::Magic,
+            head: Vec::new(),
+            skip: 0,
+            skippable: false,
+            has_checksum: false,
+            read: 0,
+            whole: 0,
+        }
     }
 
     /// Reads on.
@@ -53,10 +63,14 @@ impl Blocks {
             let skipped = part.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.pass(&mut part, skipped);
             self.skip -= skipped as u64;
+            // What no decoder gives out (§3.1.2) needs none.
+            if self.skip == 0 || self.skippable {
+                self.mark();
+            }
             if self.skip > 0 {
                 break;
             }
-            self.mark();
+            self.skippable = false;
             let wanted = match self.expected {
                 Expected::Magic | Expected::SkippableSize => 4,
                 Expected::Descriptor => 1,
@@ -101,6 +115,7 @@ impl Blocks {
             }
             (Expected::SkippableSize, &[a, b, c, d]) => {
                 self.skip = u64::from(u32::from_le_bytes([a, b, c, d]));
+                self.skippable = true;
                 Expected::Magic
             }
             (Expected::Descriptor, &[descriptor]) => {

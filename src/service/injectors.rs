@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Answers, Endpoint, Router, Tokens};
-use crate::credential::{Injector, Patterns, Secret, SecretName, TokenNames};
+use super::{Answers, Endpoint, Router, Service, Tokens};
+use crate::credential::{Injection, Injector, Known, Patterns, Secret, SecretName, TokenNames};
 
 /// What goes into a request to an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -43,36 +43,68 @@ pub struct Scrubbing {
     pub service: Arc<str>,
 }
 
+/// A value that the upstreams of a service may know, and how it came to them.
+#[derive(Debug, Clone)]
+pub struct Used {
+    /// Of which credential it is or was the value.
+    pub name: SecretName,
+    /// The value.
+    pub secret: Arc<Secret>,
+    /// Where it went in, where that changes its form.
+    pub injections: Vec<Injection>,
+}
+
+impl Used {
+    /// The value that goes into a service's requests now, if there is one.
+    #[must_use]
+    pub fn now(service: &Service, secret: impl Fn(&SecretName) -> Option<Arc<Secret>>) -> Option<Self> {
+        let name = service.credential()?.clone();
+        let secret = secret(&name)?;
+        let mut used = Self { name, secret, injections: Vec::new() };
+        used.add(service.endpoints().iter().filter_map(|endpoint| endpoint.injection()));
+        Some(used)
+    }
+
+    /// Adds ways in which it went in.
+    pub fn add<'i>(&mut self, injections: impl IntoIterator<Item = &'i Injection>) {
+        for injection in injections {
+            if !matches!(injection, Injection::Header { .. }) && !self.injections.contains(injection) {
+                self.injections.push(injection.clone());
+            }
+        }
+    }
+}
+
 impl Injectors {
     /// Fills every place. `secret` is asked once for each endpoint with an injection.
     pub fn new(router: &Router, secret: impl Fn(&SecretName) -> Option<Arc<Secret>>) -> Self {
-        Self::with_known(router, &secret, |name| secret(name).into_iter().collect())
+        Self::with_known(router, &secret, |service| Used::now(service, &secret).into_iter().collect())
     }
 
     /// The same, where upstreams may still know other values than the one that goes in: `known` gives them all.
     pub fn with_known(
         router: &Router,
         secret: impl Fn(&SecretName) -> Option<Arc<Secret>>,
-        known: impl Fn(&SecretName) -> Vec<Arc<Secret>>,
+        known: impl Fn(&Service) -> Vec<Used>,
     ) -> Self {
         let oauth = Arc::new(TokenNames::oauth());
         let mut bound = Vec::new();
         for service in router.services() {
-            let known = service.credential().map(&known).unwrap_or_default();
-            let known: Vec<&Secret> = known.iter().map(|secret| &**secret).collect();
-            let placeholder = service.placeholder();
+            let known = known(service);
+            let known: Vec<Known<'_>> =
+                known.iter().map(|used| Known { secret: &used.secret, injections: &used.injections }).collect();
+            let patterns = Patterns::of(&known, service.placeholder().as_deref()).map(Arc::new);
             for endpoint in service.endpoints() {
                 let place = endpoint.injection().zip(service.credential());
                 let injector = place.and_then(|(injection, name)| Injector::new(injection, &*secret(name)?).ok());
                 let secret = place.map(|(_, name)| name.clone());
-                let patterns = Patterns::new(&known, endpoint.injection(), placeholder.as_deref());
                 let answers = if secret.is_some() {
                     service.answers()
                 } else {
                     Answers { ranges: true, unreadable: true, tokens: Tokens::Routes, raw_json: true }
                 };
-                let scrubbing = patterns.map(|patterns| Scrubbing {
-                    patterns: Arc::new(patterns),
+                let scrubbing = patterns.as_ref().map(|patterns| Scrubbing {
+                    patterns: Arc::clone(patterns),
                     answers,
                     oauth: Arc::clone(&oauth),
                     service: Arc::clone(service.name()),

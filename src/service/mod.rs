@@ -26,7 +26,7 @@ pub use catalogue::{Catalogue, catalogue};
 pub use definition::Definition;
 pub(crate) use definition::{MadeOf, Overlay};
 pub use host_pattern::{BadHostPattern, HostPattern};
-pub use injectors::{Binding, Injectors, Scrubbing};
+pub use injectors::{Binding, Injectors, Scrubbing, Used};
 pub use path_pattern::{BadPathPattern, PathPattern};
 pub use problem::Problem;
 pub use router::{Named, Route, Router};

@@ -124,6 +124,8 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
             "HTTP/1.1 201 Made {secret}\r\nX-Echo: Bearer {secret}\r\nLocation: https://x.test/?t={}&u={secret}\r\n\
              Set-Cookie: t={}; Path=/\r\nWWW-Authenticate: Bearer error=\"{secret}\"\r\nETag: \"{secret}\"\r\n\
              X-{secret}: 1\r\nX-{}: 1\r\nContent-Digest: sha-256=:abc=:\r\nContent-MD5: abc\r\nDigest: sha-256=abc\r\n\
+             Unencoded-Digest: sha-256=:abc=:\r\nX-Amz-Checksum-Crc64nvme: abc\r\nX-Goog-Hash: crc32c=abc\r\n\
+             X-Ms-Content-Crc64: abc\r\nX-Ms-Content-MD5: abc\r\n\
              Trailer: x-sum, repr-digest\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
              X-Sum: {secret}\r\nRepr-Digest: sha-256=:abc=:\r\n\r\n",
             secret.replace('-', "%2D"),
@@ -154,6 +156,7 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
     assert!(trailers.contains(&format!("x-sum: {gone}")), "{trailers}");
     let all = format!("{head}{trailers}");
     assert!(!all.contains(&SECRET.to_ascii_lowercase()) && !all.contains("digest: ") && !all.contains("md5"), "{all}");
+    assert!(!all.contains("checksum") && !all.contains("crc"), "{all}");
     assert!(!all.contains(&hex::encode(SECRET)), "{all}");
     let (head, trailers) = whole(TWIN);
     let twin = TWIN.to_ascii_lowercase();
@@ -170,7 +173,7 @@ fn every_field_is_scrubbed_and_digests_are_removed() {
 
 #[test]
 fn what_the_upstream_asks_a_client_for_is_only_what_can_be_scanned() {
-    let sent = "Range: bytes=0-9\r\nIf-Range: \"a\"\r\nAccept-Encoding: gzip, br\r\ngrpc-accept-encoding: gzip\r\n\
+    let sent = "Range: bytes=0-9\r\nx-ms-range: bytes=0-9\r\nIf-Range: \"a\"\r\nAccept-Encoding: gzip, br\r\ngrpc-accept-encoding: gzip\r\n\
         connect-accept-encoding: gzip\r\nAccept-Charset: utf-16\r\nAccept: text/html;charset=utf-16, */*\r\n";
     let seen = |extra: &str| {
         let mut env = TestEnv::new();
@@ -189,7 +192,8 @@ fn what_the_upstream_asks_a_client_for_is_only_what_can_be_scanned() {
         world.origin.only()
     };
     let strict = seen("");
-    for name in ["range", "if-range", "grpc-accept-encoding", "connect-accept-encoding", "accept-charset"] {
+    for name in ["range", "x-ms-range", "if-range", "grpc-accept-encoding", "connect-accept-encoding", "accept-charset"]
+    {
         assert_eq!(strict.header(name), None, "{name}");
     }
     assert_eq!(strict.header("accept-encoding"), Some("identity"));
@@ -337,6 +341,92 @@ fn what_is_compressed_without_saying_so_ends_where_it_holds_the_secret() {
     }
 }
 
+/// How the only answer of this origin ended: what came of it, and what the journal says.
+fn broken_off(world: &World<RawOrigin>) -> (Vec<u8>, serde_json::Value) {
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"));
+    let rest = tunnel.rest();
+    (rest, world.env.journal_line(|line| line["path"] == "/v1/items"))
+}
+
+#[test]
+fn a_coding_in_another_is_refused() {
+    let text = |secret: &str| format!("{{\"you\": \"{secret}\", \"access_token\": \"{secret}\"}}\n");
+    let coding = |at: usize, text: &[u8]| in_every_coding(text).swap_remove(at);
+    // gzip, br and zstd around gzip and zstd: in the head, in what says nothing, in messages.
+    for inner in [0, 5] {
+        let inner = coding(inner, text(TWIN).as_bytes()).1;
+        for outer in [0, 4, 5] {
+            let (name, coded) = coding(outer, &inner);
+            let labelled = format!("Content-Encoding: {name}\r\n");
+            let json = format!("{labelled}Content-Type: application/json\r\n");
+            let grpc = format!("Content-Type: application/grpc\r\ngrpc-encoding: {name}\r\n");
+            let message = message(1, &coded);
+            let mut all = vec![(&*labelled, &coded), (&*json, &coded), (&*grpc, &message)];
+            if name != "br" {
+                all.push(("Content-Type: application/octet-stream\r\n", &coded));
+            }
+            for (headers, body) in all {
+                for part in [1, usize::MAX] {
+                    let parts: Vec<&[u8]> = body.chunks(part).collect();
+                    let (rest, line) = broken_off(&origin_of([chunked(headers, &parts)]));
+                    assert_eq!(line["code"], "body_unreadable", "{headers} {line}");
+                    assert!(!rest.ends_with(b"0\r\n\r\n"), "{headers}");
+                }
+            }
+        }
+        // A message that says that it is not compressed is looked into as any body.
+        let headers = "Content-Type: application/grpc\r\n";
+        let answer = &answers(&origin_of([plain(headers, &message(0, &inner))]), 1)[0];
+        assert!(answer.body == message(0, &inner));
+    }
+    let inner = coding(0, text(SECRET).as_bytes()).1;
+    let (_, line) = broken_off(&origin_of([chunked("Content-Type: application/grpc\r\n", &[&message(0, &inner)])]));
+    assert_eq!(line["code"], "body_unreadable", "{line}");
+    // What only begins as zlib does.
+    let (name, coded) = coding(0, b"x^2 + y^2 = z^2");
+    let answer = &answers(&origin_of([plain(&format!("Content-Encoding: {name}\r\n"), &coded)]), 1)[0];
+    assert_eq!(answer.text(), "x^2 + y^2 = z^2");
+}
+
+#[test]
+fn an_archive_that_goes_on_after_zeros_or_has_a_small_window_is_looked_into() {
+    let gzip = |text: &str| in_every_coding(text.as_bytes()).swap_remove(0).1;
+    let small = |text: &str| {
+        let mut encoder = flate2::Compress::new_with_window_bits(flate2::Compression::default(), true, 14);
+        let mut out = Vec::with_capacity(1000);
+        encoder.compress_vec(text.as_bytes(), &mut out, flate2::FlushCompress::Finish).unwrap();
+        out
+    };
+    for (secret, passes) in [(SECRET, false), (TWIN, true)] {
+        for archive in [[gzip("first"), vec![0; 100], gzip(secret)].concat(), small(secret)] {
+            let (rest, line) = broken_off(&origin_of([plain("", &archive)]));
+            assert_eq!(rest.ends_with(&archive), passes, "{line}");
+            assert_eq!(line["code"] == "body_unreadable", !passes, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_message_is_refused_and_heads_are_a_part_of_the_text() {
+    // Without a head; with the first characters in the length of the message; and one byte away.
+    let spanning = |secret: &str| [&[0, 0], secret.as_bytes()].concat();
+    for content_type in ["application/grpc", "application/grpc-web+proto", "application/connect+json"] {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        for body in [SECRET.as_bytes().to_vec(), format!("\"{SECRET}\"").into(), spanning(SECRET)] {
+            for part in [1, usize::MAX] {
+                let parts: Vec<&[u8]> = body.chunks(part).collect();
+                let (rest, line) = broken_off(&origin_of([chunked(&headers, &parts)]));
+                let rest = String::from_utf8_lossy(&rest).into_owned();
+                assert!(!rest.contains(&SECRET[4..]) && !rest.ends_with("0\r\n\r\n"), "{rest}");
+                assert_eq!(line["code"], "body_unreadable", "{line}");
+            }
+        }
+        let (rest, _) = broken_off(&origin_of([plain(&headers, &spanning(TWIN))]));
+        assert!(rest.ends_with(&spanning(TWIN)));
+    }
+}
+
 /// A message of gRPC.
 pub(crate) fn message(flags: u8, text: &[u8]) -> Vec<u8> {
     [&[flags][..], &u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat()
@@ -363,7 +453,8 @@ fn messages_are_scanned_each_and_compressed_ones_decoded() {
 
 #[test]
 fn a_message_that_is_compressed_without_a_coding_ends_the_answer() {
-    let sent = |flags: u8| [message(0, b"one"), message(flags, &in_every_coding(b"two")[0].1)].concat();
+    let coded = &in_every_coding(b"two")[0].1;
+    let sent = |flags: u8| [message(0, b"one"), message(flags, if flags == 0 { b"two" } else { coded })].concat();
     for content_type in ["application/grpc", "application/grpc-web+proto", "application/connect+json"] {
         let headers = format!("Content-Type: {content_type}\r\n");
         let world = origin_of([plain(&headers, &sent(0)), chunked(&headers, &[&sent(1)])]);
@@ -408,6 +499,30 @@ fn an_answer_that_takes_too_many_steps_is_broken_off() {
         assert!(!rest.contains(&"ab".repeat(10)), "{rest}");
         let line = world.env.journal_line(|line| line["path"] == "/v1/items");
         assert_eq!(line["code"] == "body_unreadable", !whole, "{line}");
+    }
+}
+
+#[test]
+fn what_is_refused_for_what_it_begins_with_is_an_answer_and_no_cut() {
+    let gzip = |text: &str| in_every_coding(text.as_bytes()).swap_remove(0).1;
+    let broken = &gzip("some text")[..10];
+    let archive = "Content-Type: application/octet-stream\r\n";
+    let labelled = "Content-Encoding: gzip\r\n";
+    for (headers, body, code) in [
+        (archive, &*gzip(SECRET), "body_unreadable"),
+        (labelled, broken, "upstream_protocol"),
+        (labelled, &gzip("x")[..1], "upstream_protocol"),
+    ] {
+        let answer = &answers(&origin_of([plain(headers, body)]), 1)[0];
+        assert_eq!((answer.status(), &*answer.code()), (502, code), "{headers}");
+    }
+    for (headers, body) in [(archive, gzip(TWIN)), (archive, Vec::new()), (labelled, Vec::new())] {
+        let answer = &answers(&origin_of([plain(headers, &body)]), 1)[0];
+        assert!(answer.status() == 200 && answer.body == body, "{headers}");
+    }
+    let text = "an event\n\n";
+    for answer in answers(&origin_of([plain(labelled, &gzip(text)), chunked(labelled, &[&gzip(text)])]), 2) {
+        assert_eq!(answer.text(), text);
     }
 }
 
@@ -518,6 +633,68 @@ fn a_value_that_was_replaced_is_looked_for_still() {
         let text = get();
         assert!(text.starts_with(&masked(SECRET.len())), "{text}");
         if text.ends_with(&masked(18)) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the new secret is not looked for");
+    }
+}
+
+#[test]
+fn an_open_websocket_learns_a_value_that_replaces_another() {
+    let second = "sk-real-the-second";
+    let world = World::new(Alpn::H1);
+    let mut tunnel = world.agent.tunnel(HOST);
+    tunnel.send(&format!(
+        "GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    assert!(tunnel.head().starts_with("HTTP/1.1 101 "));
+    let mut echo = |text: &str| {
+        let length = u8::try_from(text.len()).unwrap();
+        tunnel.send_bytes(&[&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat());
+        String::from_utf8(tunnel.exactly(2 + text.len()).split_off(2)).unwrap()
+    };
+    assert_eq!((echo(SECRET), echo(second)), (masked(SECRET.len()), second.to_owned()));
+    world.env.secret("acme-key", second);
+    let began = Instant::now();
+    while echo(second) != masked(second.len()) {
+        assert!(began.elapsed() < PATIENCE, "the new secret is not looked for");
+    }
+    assert_eq!(echo(SECRET), masked(SECRET.len()));
+}
+
+#[test]
+fn a_value_is_looked_for_after_its_service_got_another_credential_or_place() {
+    let second = "sk-real-the-second";
+    let whole = STANDARD.encode(format!("bot:{SECRET}"));
+    let body = format!("{SECRET} {whole} {second}");
+    let mut env = TestEnv::new();
+    let origin = RawOrigin::https(&env.ca, &[HOST], steps(std::iter::repeat_n(plain("", body.as_bytes()), 10_000)));
+    env.secret("acme-key", SECRET);
+    env.secret("other-key", second);
+    env.dial_at(&format!("{HOST}:443"), origin.addr);
+    let service = |credential: &str, inject: &str| {
+        format!("name = \"acme\"\ncredential = \"{credential}\"\nhosts = [\"{HOST}\"]\ninject = {inject}")
+    };
+    let first = service("acme-key", "{ basic = \"bot\" }");
+    env.service(&first);
+    let world = World::started(env, origin, &["acme"]);
+    let mut tunnel = world.agent.tunnel(HOST);
+    let mut get = || {
+        tunnel.send(&format!("GET /v1/items HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        tunnel.answer(false).text()
+    };
+    let known = |text: &str| !text.contains(SECRET) && !text.contains(&whole[..whole.len() - 2]);
+    assert!(known(&get()) && get().ends_with(second));
+    let file = world.env.home().join("narrows.toml");
+    let toml = std::fs::read_to_string(&file).unwrap();
+    let next = service("other-key", "\"Authorization: Bearer {secret}\"");
+    std::fs::write(&file, toml.replace(&first, &next)).unwrap();
+    let began = Instant::now();
+    loop {
+        let text = get();
+        assert!(known(&text), "{text}");
+        if text.ends_with(&masked(second.len())) {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "the new secret is not looked for");

@@ -4,12 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use super::patterns::Known;
 use super::spelling::{Kind, Needle};
-use crate::credential::{Injection, Secret};
+use crate::credential::injection::{self, Injection};
 
-/// Every form of a secret, and of what it is injected as.
-pub(super) fn needles(secret: &Secret, injection: Option<&Injection>) -> Vec<Needle> {
-    let value = secret.expose();
+/// Every form of a secret, and of what it is or was injected as.
+pub(super) fn needles(known: &Known<'_>) -> Vec<Needle> {
+    let value = known.secret.expose();
     let mut needles = Vec::new();
     add(&mut needles, Zeroizing::new(value.to_vec()), Kind::Text);
     encoded(&mut needles, value);
@@ -19,16 +20,32 @@ pub(super) fn needles(secret: &Secret, injection: Option<&Injection>) -> Vec<Nee
         let text: Zeroizing<String> = Zeroizing::new(value.iter().map(|&byte| char::from(byte)).collect());
         add(&mut needles, Zeroizing::new(text.as_bytes().to_vec()), Kind::Text);
     }
-    // Any other injection holds the secret as it is, or percent-encoded.
-    if let Some(Injection::Basic { user }) = injection {
-        let pair = Zeroizing::new([user.as_bytes(), b":", value].concat());
-        let token = Zeroizing::new(STANDARD_NO_PAD.encode(&*pair).into_bytes());
-        let url_safe = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*pair).into_bytes());
-        encoded(&mut needles, &token);
-        add(&mut needles, token, Kind::Text);
-        add(&mut needles, url_safe, Kind::Text);
+    for injection in known.injections {
+        whole(&mut needles, value, injection);
     }
     needles
+}
+
+/// What holds the secret in another form than its own.
+fn whole(needles: &mut Vec<Needle>, value: &[u8], injection: &Injection) {
+    match injection {
+        Injection::Header { .. } => {}
+        Injection::Basic { user } => {
+            let pair = Zeroizing::new([user.as_bytes(), b":", value].concat());
+            let token = Zeroizing::new(STANDARD_NO_PAD.encode(&*pair).into_bytes());
+            let url_safe = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*pair).into_bytes());
+            encoded(needles, &token);
+            add(needles, token, Kind::Text);
+            add(needles, url_safe, Kind::Text);
+        }
+        // As it is sent it is a spelling of the secret; encoded again it is not.
+        Injection::Query { .. } => {
+            let sent: Zeroizing<Vec<u8>> = Zeroizing::new(injection::in_query(value).flat_map(str::bytes).collect());
+            if *sent != value {
+                encoded(needles, &sent);
+            }
+        }
+    }
 }
 
 fn encoded(needles: &mut Vec<Needle>, value: &[u8]) {

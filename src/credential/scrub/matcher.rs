@@ -1,7 +1,7 @@
 //! Finds every spelling of every needle in a text that comes in parts.
 
 use super::patterns::Patterns;
-use super::spelling::Thread;
+use super::spelling::{LEADS, Thread};
 
 /// So many readings may be under way at once. An ordinary text keeps a handful of them for each needle; only a text that
 /// repeats itself as a needle does keeps more, and each costs a step for every byte.
@@ -21,51 +21,68 @@ pub(super) struct Found {
 pub(super) struct Matcher {
     threads: Vec<Thread>,
     next: Vec<Thread>,
+    /// The needles that an escape may begin.
+    escaped: Vec<u16>,
     /// In order, none overlapping another.
     pub(super) found: Vec<Found>,
     /// Bytes read so far.
     pub(super) read: u64,
     /// More readings were under way than may be: from there on nothing is known of the text.
     pub(super) overrun: bool,
-    #[cfg(test)]
+    /// How many bytes readings have read.
     pub(super) steps: u64,
 }
 
 impl Matcher {
     /// Reads the next part. `last`: nothing comes after it.
     pub(super) fn read(&mut self, patterns: &Patterns, part: &[u8], last: bool) {
-        let mut search = patterns.prefilter.search(part, last);
-        let base = self.read;
+        self.read_some(patterns, part, last, u64::MAX);
+    }
+
+    /// Reads of the next part as much as may be read in so many steps, of which a byte counts one and each reading of it
+    /// another; how much.
+    pub(super) fn read_some(&mut self, patterns: &Patterns, part: &[u8], last: bool, steps: u64) -> usize {
+        let whole = part.len();
+        let part = &part[..whole.min(usize::try_from(steps).unwrap_or(usize::MAX))];
+        let mut search = patterns.prefilter.search(part, last && part.len() == whole);
+        let (base, began) = (self.read, self.steps);
         let mut at = 0;
-        while at < part.len() && !self.overrun {
+        while at < part.len() && !self.overrun && (self.steps - began).saturating_add(at as u64) <= steps {
             if self.threads.is_empty() {
                 at = patterns.prefilter.next(&mut search, at);
             }
-            if let Some(&byte) = part.get(at) {
-                self.byte(patterns, base + at as u64, byte);
+            if at < part.len() {
+                self.byte(patterns, base + at as u64, &part[at..]);
                 at += 1;
             }
         }
-        self.read = base + part.len() as u64;
+        self.read = base + at as u64;
+        at
     }
 
     /// The same without looking ahead: what the prefilter must not change.
     #[cfg(test)]
     pub(super) fn read_slowly(&mut self, patterns: &Patterns, part: &[u8]) {
-        for &byte in part {
+        for byte in part.chunks(1) {
             self.byte(patterns, self.read, byte);
             self.read += 1;
         }
     }
 
-    fn byte(&mut self, patterns: &Patterns, at: u64, byte: u8) {
+    /// Reads the first byte; what follows it tells which needles an escape may begin.
+    fn byte(&mut self, patterns: &Patterns, at: u64, text: &[u8]) {
         self.next.clear();
-        let fresh = patterns.beginning_with(byte).iter().map(|&needle| Thread::new(at, needle));
+        let byte = text[0];
+        self.escaped.clear();
+        if LEADS.contains(&byte) {
+            patterns.beginning_escaped(text, &mut self.escaped);
+        }
+        let goes_on =
+            |&&needle: &&u16| text.get(1).is_none_or(|&next| patterns.needles[usize::from(needle)].goes_on(next));
+        let plain = patterns.beginning_with(byte).iter().filter(goes_on);
+        let fresh = plain.chain(&self.escaped).map(|&needle| Thread::new(at, needle));
         for thread in self.threads.drain(..).chain(fresh) {
-            #[cfg(test)]
-            {
-                self.steps += 1;
-            }
+            self.steps += 1;
             if self.next.len() > THREADS_MAX {
                 self.overrun = true;
                 break;

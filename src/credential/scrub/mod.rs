@@ -10,15 +10,19 @@
 //! Pure: no IO, no clock. Lengths stay, so framing stays true. What is held back is the start of a spelling and nothing
 //! else: a line feed is in no spelling, so whatever ends in one passes at once.
 
+mod escape;
 mod forms;
 mod matcher;
+mod names;
 mod patterns;
 mod prefilter;
 mod spelling;
 mod stream;
+mod turn;
 
-pub use patterns::Patterns;
+pub use patterns::{Known, Patterns};
 pub use stream::Scrubber;
+pub use turn::Turn;
 
 #[cfg(test)]
 mod tests;

@@ -5,22 +5,38 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
+use super::escape::{self, Meaning};
 use super::forms;
 use super::matcher::{Found, Matcher};
 use super::prefilter::Prefilter;
-use super::spelling::Needle;
+use super::spelling::{Kind, Needle};
 use crate::credential::{Injection, Secret};
 
+/// No field's name is longer; one that is counts as one that holds a secret.
+const NAME_BYTES_MAX: usize = 1024;
 /// What stands where a secret stood; the first that is in no form of any of them.
 const MASKS: &[u8] = b"*#~^!@$|_-.xX0";
+
+/// A secret, and what it is or was injected as.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Its value.
+    pub secret: &'a Secret,
+    /// Where it went in.
+    pub injections: &'a [Injection],
+}
 
 /// Every form of some secrets. Its memory is overwritten when it is dropped, but for the first byte of each form; `Debug`
 /// is redacted.
 pub struct Patterns {
     pub(super) needles: Vec<Needle>,
     pub(super) prefilter: Prefilter,
-    /// By byte: the needles of which a spelling may begin with it.
+    /// By byte: the needles of which a spelling may begin with it as it is.
     beginnings: Vec<Vec<u16>>,
+    /// By byte: those that begin with it, where it may be escaped; all of them, and those that begin beyond ASCII.
+    escaped: Vec<Vec<u16>>,
+    escaped_any: Vec<u16>,
+    escaped_beyond_ascii: Vec<u16>,
     /// Every form in lower case: names of fields arrive so.
     lower: Vec<Zeroizing<Vec<u8>>>,
     placeholder: Option<Box<[u8]>>,
@@ -32,18 +48,36 @@ impl Patterns {
     /// `placeholder` is replaced by it. `None` without a secret: there is nothing to look for.
     #[must_use]
     pub fn new(secrets: &[&Secret], injection: Option<&Injection>, placeholder: Option<&str>) -> Option<Self> {
-        let needles: Vec<Needle> = secrets.iter().flat_map(|secret| forms::needles(secret, injection)).collect();
+        let injections = injection.map_or(&[][..], std::slice::from_ref);
+        let known: Vec<Known<'_>> = secrets.iter().map(|secret| Known { secret, injections }).collect();
+        Self::of(&known, placeholder)
+    }
+
+    /// The same for secrets that were injected in different ways.
+    #[must_use]
+    pub fn of(known: &[Known<'_>], placeholder: Option<&str>) -> Option<Self> {
+        let needles: Vec<Needle> = known.iter().flat_map(forms::needles).collect();
         if needles.is_empty() {
             return None;
         }
-        let beginnings = (0..=u8::MAX).map(|byte| {
-            let numbered = (0..).zip(&needles);
-            numbered.filter(|(_, needle)| needle.begins_with(byte)).map(|(number, _)| number).collect()
-        });
+        let [mut beginnings, mut escaped] = [(); 2].map(|()| vec![Vec::new(); 256]);
+        let [mut escaped_any, mut escaped_beyond_ascii] = [(); 2].map(|()| Vec::new());
+        for (number, needle) in (0_u16..).zip(&needles) {
+            needle.first().for_each(|byte| beginnings[usize::from(byte)].push(number));
+            let Some(&first) = needle.bytes.first().filter(|_| needle.kind == Kind::Text) else { continue };
+            escaped[usize::from(first)].push(number);
+            escaped_any.push(number);
+            if !first.is_ascii() {
+                escaped_beyond_ascii.push(number);
+            }
+        }
         let known = |mask: &u8| needles.iter().any(|needle| needle.bytes.contains(mask));
         Some(Self {
             prefilter: Prefilter::new(&needles),
-            beginnings: beginnings.collect(),
+            beginnings,
+            escaped,
+            escaped_any,
+            escaped_beyond_ascii,
             lower: needles.iter().map(|needle| Zeroizing::new(needle.bytes.to_ascii_lowercase())).collect(),
             placeholder: placeholder.map(|text| text.as_bytes().into()),
             mask: MASKS.iter().copied().find(|mask| !known(mask)).unwrap_or(b'*'),
@@ -84,6 +118,9 @@ impl Patterns {
     /// Whether a text that lost its case holds a secret in some form: the name of a field.
     #[must_use]
     pub fn is_in_name(&self, name: &str) -> bool {
+        if name.len() > NAME_BYTES_MAX {
+            return true;
+        }
         let holds = |secret: &Zeroizing<Vec<u8>>| {
             name.len() >= secret.len()
                 && name.as_bytes().windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret))
@@ -109,8 +146,27 @@ impl Patterns {
         !found.several && self.placeholder.as_deref().is_some_and(fits)
     }
 
+    /// The needles of which a spelling may begin with this byte as it is.
     pub(super) fn beginning_with(&self, byte: u8) -> &[u16] {
         &self.beginnings[usize::from(byte)]
+    }
+
+    /// Adds to `needles` those of which the first character may be the escape that this text begins with.
+    pub(super) fn beginning_escaped(&self, text: &[u8], needles: &mut Vec<u16>) {
+        // A reading of these tries the byte both ways.
+        let known = self.beginning_with(text[0]);
+        escape::read(text, &mut |meaning| {
+            let more = match meaning {
+                Meaning::Byte(byte) => &self.escaped[usize::from(byte)],
+                Meaning::BeyondAscii => &self.escaped_beyond_ascii,
+                Meaning::Any => &self.escaped_any,
+            };
+            for needle in more {
+                if !known.contains(needle) && !needles.contains(needle) {
+                    needles.push(*needle);
+                }
+            }
+        });
     }
 }
 

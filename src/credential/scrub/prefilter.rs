@@ -8,12 +8,12 @@
 use memchr::memchr3;
 use zeroize::Zeroizing;
 
-use super::spelling::{Kind, LEADS, Needle, names};
+use super::escape::{self, Meaning};
+use super::names::{AMPERSAND, names};
+use super::spelling::{Kind, LEADS, Needle, cases, is_escaped};
 
 /// No window is longer: hardly anything is gained by it.
 const WINDOW_BYTES_MAX: usize = 16;
-/// No number of an HTML reference that a needle's character has is longer, zeros included.
-const NUMBER_BYTES_MAX: usize = 16;
 /// Pairs of bytes share this many shifts.
 const SHIFTS: usize = 4096;
 
@@ -120,7 +120,8 @@ impl Prefilter {
         while let Some(found) = text.get(at..).and_then(|rest| memchr3(LEADS[0], LEADS[1], LEADS[2], rest)) {
             at += found;
             let Some(&after) = text.get(at + 1) else { return at };
-            if self.after[lead(text[at]) * 256 + usize::from(after)] && self.fits(text, at) {
+            let may_be = self.may_follow(text[at], after) || (text[at] == b'&' && self.may_be_nested(&text[at + 1..]));
+            if may_be && self.fits(text, at) {
                 return at;
             }
             at += 1;
@@ -128,95 +129,38 @@ impl Prefilter {
         text.len()
     }
 
+    /// Whether an escape may begin with these two.
+    fn may_follow(&self, of: u8, next: u8) -> bool {
+        self.after[lead(of) * 256 + usize::from(next)]
+    }
+
+    /// Whether a reference may follow `&` that is itself written as one: mostly it does not, and most `&` are written so.
+    fn may_be_nested(&self, text: &[u8]) -> bool {
+        match text.strip_prefix(AMPERSAND) {
+            Some(rest) => rest.first().is_none_or(|&next| self.may_follow(b'&', next)),
+            None => AMPERSAND.starts_with(text),
+        }
+    }
+
     /// Whether the escape that begins here may be a needle's, and the first one of it.
     fn fits(&self, text: &[u8], at: usize) -> bool {
         let before = at.checked_sub(1).map(|before| text[before]);
-        let stands =
-            |byte: u8| self.first[usize::from(byte)] || before.is_some_and(|before| self.pairs[slot(before, byte)]);
-        match escaped(&text[at..]) {
-            Escaped::Byte(byte) => stands(byte),
-            Escaped::ByteOrBackslash(byte) => stands(byte) || stands(b'\\'),
-            Escaped::BeyondAscii => self.beyond_ascii || stands(b'\\'),
-            Escaped::Unknown => true,
-            Escaped::Nothing => false,
-        }
-    }
-}
-
-/// What an escape stands for.
-enum Escaped {
-    Byte(u8),
-    ByteOrBackslash(u8),
-    /// A character that is more than one byte.
-    BeyondAscii,
-    /// It takes a closer look, or more text.
-    Unknown,
-    Nothing,
-}
-
-/// A quick look at a text that begins with a lead.
-fn escaped(text: &[u8]) -> Escaped {
-    let digits = |digits: Option<&[u8]>| match digits {
-        Some(digits) => match std::str::from_utf8(digits).ok().map(|digits| u32::from_str_radix(digits, 16)) {
-            Some(Ok(value)) => u8::try_from(value).map_or(Escaped::BeyondAscii, Escaped::Byte),
-            _ => Escaped::Nothing,
-        },
-        None => Escaped::Unknown,
-    };
-    let character = |escaped: Escaped| match escaped {
-        Escaped::Byte(byte) if !byte.is_ascii() => Escaped::BeyondAscii,
-        escaped => escaped,
-    };
-    match text {
-        [b'%', b'2', b'5', ..] => Escaped::Unknown,
-        [b'%', ..] => digits(text.get(1..3)),
-        [b'\\', ..] => {
-            let run = text.iter().take_while(|&&byte| byte == b'\\').count();
-            let after = match text.get(run) {
-                Some(b'u') => character(digits(text.get(run + 1..run + 5))),
-                Some(b'x') => digits(text.get(run + 1..run + 3)),
-                Some(&byte @ (b'/' | b'"' | b'\'')) => Escaped::Byte(byte),
-                Some(_) => Escaped::Nothing,
-                None => Escaped::Unknown,
+        let mut fits = false;
+        escape::read(&text[at..], &mut |meaning| {
+            fits |= match meaning {
+                Meaning::Byte(byte) => {
+                    self.first[usize::from(byte)] || before.is_some_and(|before| self.pairs[slot(before, byte)])
+                }
+                Meaning::BeyondAscii => self.beyond_ascii,
+                Meaning::Any => true,
             };
-            match after {
-                after if run == 1 => after,
-                Escaped::Byte(byte) => Escaped::ByteOrBackslash(byte),
-                Escaped::Nothing => Escaped::Byte(b'\\'),
-                after => after,
-            }
-        }
-        [b'&', b'#', b'x' | b'X', rest @ ..] => reference(rest, 16),
-        [b'&', b'#', rest @ ..] => reference(rest, 10),
-        _ => Escaped::Unknown,
-    }
-}
-
-/// The number of an HTML reference, and its semicolon.
-fn reference(text: &[u8], base: u32) -> Escaped {
-    let length = text.iter().take(NUMBER_BYTES_MAX).take_while(|&&byte| char::from(byte).is_digit(base)).count();
-    let (digits, rest) = text.split_at(length);
-    let value = std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, base).ok());
-    match (rest.first(), value) {
-        (None, _) => Escaped::Unknown,
-        (Some(b';'), Some(value)) if value < 0x80 => Escaped::Byte(value.to_le_bytes()[0]),
-        (Some(b';'), Some(_)) => Escaped::BeyondAscii,
-        _ => Escaped::Nothing,
+        });
+        fits
     }
 }
 
 fn slot(first: u8, second: u8) -> usize {
     (usize::from(first) << 4 ^ usize::from(second)) % SHIFTS
-}
-
-/// The spellings of one byte that are one byte.
-fn cases(byte: u8, kind: Kind) -> impl Iterator<Item = u8> {
-    let other = match kind {
-        Kind::Hex => Some(byte.to_ascii_uppercase()).filter(|upper| *upper != byte),
-        Kind::Text => (byte == b' ').then_some(b'+'),
-        Kind::Exact => None,
-    };
-    std::iter::once(byte).chain(other)
 }
 
 fn lead(byte: u8) -> usize {
@@ -229,11 +173,13 @@ fn allow_escapes(after: &mut [bool], byte: u8) {
         allow(b'%', digits.as_bytes()[0]);
     }
     allow(b'%', b'2'); // `%25`
+    allow(b'%', b'5'); // `%5C`
     for next in *b"ux\\" {
         allow(b'\\', next);
     }
-    if matches!(byte, b'/' | b'"' | b'\'') {
+    if is_escaped(byte) {
         allow(b'\\', byte);
+        allow(b'\\', b'%');
     }
     allow(b'&', b'#');
     for name in names(byte) {

@@ -2,57 +2,20 @@
 
 use zeroize::Zeroizing;
 
+use super::names::{AMPERSAND, names};
+
 /// The bytes that an escape begins with.
 pub(super) const LEADS: [u8; 3] = *b"%\\&";
 
 /// `%25` may stand for `%` this often, one inside the other; backslashes may be doubled as often.
-const NESTED_MAX: u8 = 4;
+pub(super) const NESTED_MAX: u8 = 4;
 
 /// So many zeros may lead a number of an HTML reference. Bounds what is held back.
 const ZEROS_MAX: u8 = 8;
 
-/// A reading is compared with so many others. One that comes twice does no harm, and counts as another.
-const COMPARED_MAX: usize = 64;
-
-/// The names that HTML has for ASCII characters (WHATWG HTML §13.5); letters, digits, `-` and `~` have none.
-const NAMES: [(u8, &[&str]); 31] = [
-    (b'!', &["excl;"]),
-    (b'"', &["quot;", "QUOT;"]),
-    (b'#', &["num;"]),
-    (b'$', &["dollar;"]),
-    (b'%', &["percnt;"]),
-    (b'&', &["amp;", "AMP;"]),
-    (b'\'', &["apos;"]),
-    (b'(', &["lpar;"]),
-    (b')', &["rpar;"]),
-    (b'*', &["ast;", "midast;"]),
-    (b'+', &["plus;"]),
-    (b',', &["comma;"]),
-    (b'.', &["period;"]),
-    (b'/', &["sol;"]),
-    (b':', &["colon;"]),
-    (b';', &["semi;"]),
-    (b'<', &["lt;", "LT;"]),
-    (b'=', &["equals;"]),
-    (b'>', &["gt;", "GT;"]),
-    (b'?', &["quest;"]),
-    (b'@', &["commat;"]),
-    (b'[', &["lsqb;", "lbrack;"]),
-    (b'\\', &["bsol;"]),
-    (b']', &["rsqb;", "rbrack;"]),
-    (b'^', &["Hat;"]),
-    (b'_', &["lowbar;", "UnderBar;"]),
-    (b'`', &["grave;", "DiacriticalGrave;"]),
-    (b'{', &["lcub;", "lbrace;"]),
-    (b'|', &["verbar;", "vert;", "VerticalLine;"]),
-    (b'}', &["rcub;", "rbrace;"]),
-    (b'\t', &["Tab;"]),
-];
-
-/// The names of one byte.
-pub(super) fn names(byte: u8) -> &'static [&'static str] {
-    NAMES.iter().find(|(of, _)| *of == byte).map_or(&[], |(_, names)| names)
-}
+/// A reading is compared with so many others: those that meet again follow one another closely. One that comes twice does
+/// no harm, and counts as another.
+const COMPARED_MAX: usize = 16;
 
 /// How a needle may be spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +59,24 @@ enum Step {
     PercentOfPercent {
         nested: u8,
     },
+    /// `%5` that `C` may follow: an encoded backslash, which begins an escape.
+    PercentOfBackslash,
     Backslash {
         nested: u8,
     },
+    /// A backslash, `%` and so many digits: the character that was escaped, encoded.
+    PercentAfterBackslash(u8),
     /// `\u` and so many digits.
     Unicode(u8),
+    /// `\u` and so many digits of an `&`, which begins a reference.
+    UnicodeOfAmpersand(u8),
     /// `\x` and so many digits.
     Byte(u8),
-    Ampersand,
+    Ampersand {
+        nested: bool,
+    },
+    /// `&` and so many letters of [`AMPERSAND`].
+    NameOfAmpersand(u8),
     /// `&` and so many letters of the character's n-th name.
     Name {
         name: u8,
@@ -145,10 +118,16 @@ impl Needle {
         Self { bytes, kind, ambiguous }
     }
 
-    /// Whether a spelling may begin with this byte.
-    pub(super) fn begins_with(&self, byte: u8) -> bool {
-        let first = self.bytes.first().is_some_and(|&first| self.is(first, byte));
-        first || (self.kind == Kind::Text && LEADS.contains(&byte))
+    /// The bytes that, as they are, may be the first of a spelling.
+    pub(super) fn first(&self) -> impl Iterator<Item = u8> {
+        self.bytes.first().into_iter().flat_map(|&first| cases(first, self.kind))
+    }
+
+    /// Whether a spelling whose first byte is plain may go on with this one. (One that begins as an escape does goes on with
+    /// anything.)
+    pub(super) fn goes_on(&self, next: u8) -> bool {
+        let begins_escape = self.kind == Kind::Text && (self.ambiguous || LEADS.contains(&next));
+        begins_escape || self.bytes.get(1).is_none_or(|&second| cases(second, self.kind).any(|case| case == next))
     }
 
     /// How many beginnings of it may be under way at once in a text that has it as it is: the most that it overlaps itself.
@@ -187,39 +166,21 @@ impl Needle {
                     _ if self.kind != Kind::Text => {}
                     b'%' => add(thread.reads(Step::Percent { digits: 0, nested: 1 })),
                     b'\\' => add(thread.reads(Step::Backslash { nested: 1 })),
-                    b'&' => add(thread.reads(Step::Ampersand)),
+                    b'&' => add(thread.reads(Step::Ampersand { nested: false })),
                     _ => {}
                 }
             }
-            Step::Percent { digits, nested } => {
-                if is_digit(u32::from(wanted), 1 - digits, byte) {
-                    add(if digits == 1 { thread.past(1) } else { thread.reads(Step::Percent { digits: 1, nested }) });
-                }
-                if digits == 0 && byte == b'2' && nested < NESTED_MAX {
-                    add(thread.reads(Step::PercentOfPercent { nested: nested + 1 }));
-                }
+            Step::Percent { .. } | Step::PercentOfPercent { .. } | Step::PercentOfBackslash => {
+                percent(thread, wanted, byte, add);
             }
-            Step::PercentOfPercent { nested } => {
-                if byte == b'5' {
-                    add(thread.reads(Step::Percent { digits: 0, nested }));
-                }
-            }
-            Step::Backslash { nested } => match byte {
-                b'u' => add(thread.reads(Step::Unicode(0))),
-                b'x' => add(thread.reads(Step::Byte(0))),
-                b'\\' | b'/' | b'"' | b'\'' => {
-                    if byte == wanted {
-                        add(thread.past(1));
-                    }
-                    if byte == b'\\' && nested < NESTED_MAX {
-                        add(thread.reads(Step::Backslash { nested: nested + 1 }));
-                    }
-                }
-                _ => {}
-            },
-            Step::Byte(digits) => {
+            Step::Backslash { nested } => backslash(thread, nested, wanted, byte, add),
+            Step::PercentAfterBackslash(digits) | Step::Byte(digits) => {
                 if is_digit(u32::from(wanted), 1 - digits, byte) {
-                    add(if digits == 1 { thread.past(1) } else { thread.reads(Step::Byte(1)) });
+                    let after = match thread.step {
+                        Step::Byte(_) => Step::Byte(1),
+                        _ => Step::PercentAfterBackslash(1),
+                    };
+                    add(if digits == 1 { thread.past(1) } else { thread.reads(after) });
                 }
             }
             Step::Unicode(digits) => {
@@ -228,55 +189,57 @@ impl Needle {
                     add(if digits == 3 { thread.past(bytes) } else { thread.reads(Step::Unicode(digits + 1)) });
                 }
             }
-            Step::Ampersand if byte == b'#' => add(thread.reads(Step::Number)),
-            Step::Ampersand => {
-                for (name, text) in (0..).zip(names(wanted)) {
-                    if text.as_bytes()[0] == byte {
-                        add(thread.reads(Step::Name { name, letters: 1 }));
-                    }
+            Step::UnicodeOfAmpersand(digits) => {
+                if is_digit(u32::from(b'&'), 3 - digits, byte) {
+                    let whole = digits == 3;
+                    let step = Step::UnicodeOfAmpersand(digits + 1);
+                    add(thread.reads(if whole { Step::Ampersand { nested: false } } else { step }));
                 }
             }
-            Step::Name { name, letters } => {
-                let text = names(wanted).get(usize::from(name)).map_or(&b""[..], |text| text.as_bytes());
-                if text.get(usize::from(letters)) == Some(&byte) {
-                    let whole = usize::from(letters) + 1 == text.len();
-                    add(if whole { thread.past(1) } else { thread.reads(Step::Name { name, letters: letters + 1 }) });
-                }
+            Step::Ampersand { .. } | Step::Name { .. } | Step::NameOfAmpersand(_) => {
+                reference(thread, wanted, byte, add);
             }
             Step::Number if matches!(byte, b'x' | b'X') => add(thread.reads(Step::Hex { zeros: 0, digits: 0 })),
-            Step::Number => {
-                if let Some(thread) = self.number(thread, 10, (0, 0), byte) {
+            Step::Number | Step::Decimal { .. } | Step::Hex { .. } => match self.number(thread, byte) {
+                Number::On(thread, whole) => {
                     add(thread);
+                    // Whatever follows the last character: it may yet become something else.
+                    complete |= whole && thread.at + self.character(thread.at).1 >= self.length();
                 }
-            }
-            Step::Decimal { zeros, digits } => {
-                if let Some(thread) = self.number(thread, 10, (zeros, digits), byte) {
-                    add(thread);
-                }
-            }
-            Step::Hex { zeros, digits } => {
-                if let Some(thread) = self.number(thread, 16, (zeros, digits), byte) {
-                    add(thread);
-                }
-            }
+                Number::Before(thread) => return self.read(thread, byte, next),
+                Number::Other => {}
+            },
         }
         complete
     }
 
-    /// One more byte of the number of an HTML reference.
-    fn number(&self, thread: Thread, base: u32, (zeros, digits): (u8, u8), byte: u8) -> Option<Thread> {
+    /// One more byte of the number of an HTML reference. A byte that is no digit ends it without its semicolon (WHATWG HTML
+    /// §13.2.5.80).
+    fn number(&self, thread: Thread, byte: u8) -> Number {
+        let (base, zeros, digits) = match thread.step {
+            Step::Decimal { zeros, digits } => (10, zeros, digits),
+            Step::Hex { zeros, digits } => (16, zeros, digits),
+            Step::Number => (10, 0, 0),
+            _ => return Number::Other,
+        };
         let (character, bytes) = self.character(thread.at);
         let length = length_in(base, character);
-        let (zeros, digits) = if digits == length {
-            return (byte == b';').then(|| thread.past(bytes));
-        } else if digits == 0 && byte == b'0' && zeros < ZEROS_MAX {
-            (zeros + 1, 0)
-        } else {
-            let wanted = character / base.pow(u32::from(length - 1 - digits)) % base;
-            (char::from(byte).to_digit(base) == Some(wanted)).then_some((zeros, digits + 1))?
+        let digit = char::from(byte).to_digit(base);
+        let (zeros, digits) = match digit {
+            None if digits == length && byte == b';' => return Number::On(thread.past(bytes), false),
+            None if digits == length => return Number::Before(thread.past(bytes)),
+            Some(0) if digits == 0 && zeros < ZEROS_MAX => (zeros + 1, 0),
+            Some(digit) if digits < length && digit == character / base.pow(u32::from(length - 1 - digits)) % base => {
+                (zeros, digits + 1)
+            }
+            _ => return Number::Other,
         };
         let step = if base == 10 { Step::Decimal { zeros, digits } } else { Step::Hex { zeros, digits } };
-        Some(thread.reads(step))
+        Number::On(thread.reads(step), digits == length)
+    }
+
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
     /// The character that begins here and how many bytes it has. A byte that begins none counts as a character of
@@ -298,6 +261,104 @@ impl Needle {
     fn is(&self, wanted: u8, byte: u8) -> bool {
         wanted == byte || (self.kind == Kind::Hex && wanted.eq_ignore_ascii_case(&byte))
     }
+}
+
+/// One more byte of a percent-encoded character.
+fn percent(thread: Thread, wanted: u8, byte: u8, mut add: impl FnMut(Thread)) {
+    match thread.step {
+        Step::Percent { digits, nested } => {
+            if is_digit(u32::from(wanted), 1 - digits, byte) {
+                add(if digits == 1 { thread.past(1) } else { thread.reads(Step::Percent { digits: 1, nested }) });
+            }
+            match byte {
+                b'2' if digits == 0 && nested < NESTED_MAX => {
+                    add(thread.reads(Step::PercentOfPercent { nested: nested + 1 }));
+                }
+                b'5' if digits == 0 => add(thread.reads(Step::PercentOfBackslash)),
+                _ => {}
+            }
+        }
+        Step::PercentOfPercent { nested } if byte == b'5' => add(thread.reads(Step::Percent { digits: 0, nested })),
+        Step::PercentOfBackslash if matches!(byte, b'c' | b'C') => {
+            add(thread.reads(Step::Backslash { nested: NESTED_MAX }));
+        }
+        _ => {}
+    }
+}
+
+/// The byte after a backslash.
+fn backslash(thread: Thread, nested: u8, wanted: u8, byte: u8, mut add: impl FnMut(Thread)) {
+    match byte {
+        b'u' => {
+            add(thread.reads(Step::Unicode(0)));
+            add(thread.reads(Step::UnicodeOfAmpersand(0)));
+        }
+        b'x' => add(thread.reads(Step::Byte(0))),
+        b'%' if is_escaped(wanted) => add(thread.reads(Step::PercentAfterBackslash(0))),
+        byte if is_escaped(byte) => {
+            if byte == wanted {
+                add(thread.past(1));
+            }
+            if byte == b'\\' && nested < NESTED_MAX {
+                add(thread.reads(Step::Backslash { nested: nested + 1 }));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// One more byte of an HTML reference, before its number or in its name.
+fn reference(thread: Thread, wanted: u8, byte: u8, mut add: impl FnMut(Thread)) {
+    match thread.step {
+        Step::Ampersand { .. } if byte == b'#' => add(thread.reads(Step::Number)),
+        Step::Ampersand { nested } => {
+            if !nested && byte == AMPERSAND[0] {
+                add(thread.reads(Step::NameOfAmpersand(1)));
+            }
+            for (name, text) in (0..).zip(names(wanted)) {
+                if text.as_bytes()[0] == byte {
+                    add(thread.reads(Step::Name { name, letters: 1 }));
+                }
+            }
+        }
+        Step::Name { name, letters } => {
+            let text = names(wanted).get(usize::from(name)).map_or(&b""[..], |text| text.as_bytes());
+            if text.get(usize::from(letters)) == Some(&byte) {
+                let whole = usize::from(letters) + 1 == text.len();
+                add(if whole { thread.past(1) } else { thread.reads(Step::Name { name, letters: letters + 1 }) });
+            }
+        }
+        Step::NameOfAmpersand(letters) if AMPERSAND.get(usize::from(letters)) == Some(&byte) => {
+            let whole = usize::from(letters) + 1 == AMPERSAND.len();
+            let step = Step::NameOfAmpersand(letters + 1);
+            add(thread.reads(if whole { Step::Ampersand { nested: true } } else { step }));
+        }
+        _ => {}
+    }
+}
+
+/// What one more byte makes of a number.
+enum Number {
+    /// It goes on, or is past; whether it is the character's now.
+    On(Thread, bool),
+    /// It ended before the byte.
+    Before(Thread),
+    Other,
+}
+
+/// The spellings of one byte that are one byte.
+pub(super) fn cases(byte: u8, kind: Kind) -> impl Iterator<Item = u8> {
+    let other = match kind {
+        Kind::Hex => Some(byte.to_ascii_uppercase()).filter(|upper| *upper != byte),
+        Kind::Text => (byte == b' ').then_some(b'+'),
+        Kind::Exact => None,
+    };
+    std::iter::once(byte).chain(other)
+}
+
+/// Whether a backslash may stand before this character and mean it.
+pub(super) fn is_escaped(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'/' | b'"' | b'\'')
 }
 
 /// Whether the reading is among the last of those that began where it did, which stand one after the other.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::matcher::Matcher;
 use super::patterns::Patterns;
+use super::turn::Turn;
 
 /// Takes the secrets out of one text that comes in parts. What it gives out is as long as what it takes in, in the same
 /// order, and the same wherever the parts were split. Untouched parts are passed on, never copied.
@@ -18,6 +19,9 @@ pub struct Scrubber {
     ready: VecDeque<Bytes>,
     /// Bytes of the text that have left `held`.
     passed: u64,
+    /// Up to here the text must stay as it is.
+    fixed: u64,
+    spoiled: bool,
     hits: u64,
 }
 
@@ -39,6 +43,8 @@ impl Scrubber {
             held: VecDeque::new(),
             ready: VecDeque::new(),
             passed: 0,
+            fixed: 0,
+            spoiled: false,
             hits: 0,
         }
     }
@@ -49,6 +55,27 @@ impl Scrubber {
         self.take(part)
     }
 
+    /// Takes of the next part what one turn has time for, and says what is ready as [`Self::push`] does. `last`: nothing comes
+    /// after the part. The rest of it is taken in the next turns.
+    pub fn push_some(&mut self, part: &mut Bytes, last: bool, turn: &mut Turn) -> Option<Bytes> {
+        let before = self.matcher.steps;
+        let length = self.matcher.read_some(&self.patterns, part, last, turn.left().max(1));
+        turn.take(length as u64 + (self.matcher.steps - before));
+        if last && length == part.len() {
+            self.matcher.end();
+        }
+        let taken = part.split_to(if self.matcher.overrun { part.len() } else { length });
+        self.take(taken)
+    }
+
+    /// Takes what must go on as it is and is read as a part of the text: a secret that reaches into it cannot be taken out, and
+    /// the text must be broken off ([`Self::is_spoiled`]).
+    pub fn push_fixed(&mut self, part: Bytes) -> Option<Bytes> {
+        let next = self.push(part);
+        self.fixed = self.matcher.read;
+        next
+    }
+
     /// Takes the last part of the text, and holds nothing.
     pub fn push_last(&mut self, part: Bytes) -> Option<Bytes> {
         self.matcher.read(&self.patterns, &part, true);
@@ -57,7 +84,8 @@ impl Scrubber {
     }
 
     fn take(&mut self, part: Bytes) -> Option<Bytes> {
-        if self.matcher.overrun {
+        self.spoiled |= self.matcher.found.first().is_some_and(|found| found.start < self.fixed);
+        if self.is_broken() {
             self.held.clear();
             return self.ready();
         }
@@ -72,7 +100,7 @@ impl Scrubber {
 
     /// Takes what stands between parts of the text, such as a frame's head: passed in its place, as it is.
     pub fn push_between(&mut self, bytes: Bytes) -> Option<Bytes> {
-        if self.matcher.overrun {
+        if self.is_broken() {
             return self.ready();
         }
         if self.is_idle() {
@@ -86,10 +114,31 @@ impl Scrubber {
     /// The text has ended, and another may begin: what is held was no secret, and gets ready.
     pub fn finish(&mut self) -> Option<Bytes> {
         self.matcher.end();
-        if !self.matcher.overrun {
+        if !self.is_broken() {
             self.release(self.matcher.read);
         }
         self.ready()
+    }
+
+    /// What it looks for.
+    #[must_use]
+    pub fn patterns(&self) -> &Arc<Patterns> {
+        &self.patterns
+    }
+
+    /// Goes on with other patterns at the beginning of another text, if nothing is held; whether it does.
+    pub fn renew(&mut self, patterns: &Arc<Patterns>) -> bool {
+        let renews = !Arc::ptr_eq(&self.patterns, patterns) && self.is_idle() && !self.is_broken();
+        if renews {
+            *self = Self::new(Arc::clone(patterns));
+        }
+        renews
+    }
+
+    /// How many bytes of the text are given out or ready.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// The next bytes that are ready.
@@ -110,10 +159,27 @@ impl Scrubber {
         self.matcher.overrun
     }
 
+    /// Whether a secret was found where nothing may be changed. Nothing more comes out; the text must be broken off.
+    #[must_use]
+    pub fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    /// How many steps it has taken, one for each reading of a byte; those that a search passes over are none.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.matcher.steps
+    }
+
     /// How many secrets were taken out so far.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits
+    }
+
+    /// Whether nothing more comes out.
+    fn is_broken(&self) -> bool {
+        self.matcher.overrun || self.spoiled
     }
 
     /// The longest of what was found and has not passed.

@@ -14,11 +14,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use zeroize::Zeroizing;
 
 use super::placeholder::{Shape, placeholder};
-use super::{Patterns, Scrubber, Secret};
+use super::{Patterns, Scrubber, Secret, Turn};
 
 pub use names::{BadTokenName, TokenNames};
 pub use reader::Format;
@@ -34,6 +34,10 @@ const LEARNED_BYTES_MAX: usize = 4 * 1024;
 const OVERLAPS_MAX: usize = 64;
 /// So many of one answer are made ready to be looked for, those included that then are not.
 const TRIED_MAX: usize = 4 * LEARNED_MAX;
+/// So many bytes are looked through at once for what was learned.
+const LOOKED_THROUGH_AT_ONCE: usize = 4 * 1024;
+/// What it takes to make one ready, in steps of a [`Turn`]: some ten microseconds, a long one some hundred.
+const LEARN_STEPS: usize = 4 * 1024;
 
 /// Takes fresh tokens out of one answer. What it gives out is as long as what it takes in, and the same wherever the
 /// parts were split.
@@ -139,20 +143,45 @@ impl Sealer {
 
     /// Takes the next part of the body; gives what is ready, after which [`Self::ready`] gives the rest.
     pub fn push(&mut self, mut part: Bytes) -> Option<Bytes> {
-        if self.reader.is_none() {
-            self.emit(part);
-            return self.ready();
-        }
-        while let Some(piece) = self.reader.as_mut().and_then(|reader| reader.next(&mut part, &self.names)) {
-            match piece {
-                // Mostly the part is one piece, and nothing is looked for yet.
-                Piece::Text(text) if part.is_empty() && self.ready.is_empty() && self.scrubbers.is_empty() => {
-                    return Some(text);
-                }
-                piece => self.pass(piece),
-            }
+        while !part.is_empty() {
+            self.take(&mut part);
         }
         self.ready()
+    }
+
+    /// Takes of the next part what one turn has time for, and says what is ready as [`Self::push`] does. The rest of it is
+    /// taken in the next turns.
+    pub fn push_some(&mut self, part: &mut Bytes, turn: &mut Turn) -> Option<Bytes> {
+        while !part.is_empty() && !turn.is_over() {
+            let (steps, tried) = (self.steps(), self.tried);
+            let most = if self.scrubbers.is_empty() { part.len() } else { part.len().min(LOOKED_THROUGH_AT_ONCE) };
+            let mut some = part.slice(..most);
+            self.take(&mut some);
+            let taken = most - some.len();
+            part.advance(taken);
+            let looks = 1 + self.scrubbers.len();
+            let learned = (self.tried - tried) * LEARN_STEPS;
+            turn.take((looks * taken + learned) as u64 + self.steps().saturating_sub(steps));
+        }
+        self.ready()
+    }
+
+    fn steps(&self) -> u64 {
+        self.scrubbers.iter().map(Scrubber::steps).sum()
+    }
+
+    /// Takes of the part what is before the next token that is learned, and that token.
+    fn take(&mut self, part: &mut Bytes) {
+        let tried = self.tried;
+        if self.reader.is_none() {
+            let part = std::mem::take(part);
+            return self.emit(part);
+        }
+        while self.tried == tried
+            && let Some(piece) = self.reader.as_mut().and_then(|reader| reader.next(part, &self.names))
+        {
+            self.pass(piece);
+        }
     }
 
     /// The body has ended: what is held gets ready.
@@ -218,6 +247,9 @@ impl Sealer {
     }
 
     fn emit(&mut self, part: Bytes) {
+        if self.scrubbers.is_empty() {
+            return self.ready.extend(Some(part).filter(|part| !part.is_empty()));
+        }
         let mut parts = vec![part];
         for scrubber in &mut self.scrubbers {
             parts = through(scrubber, parts);

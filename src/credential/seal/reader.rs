@@ -23,6 +23,8 @@ pub enum Format {
     Form,
     /// One of both: its first character tells.
     JsonOrForm,
+    /// A text that is read as JSON where it begins as an object or an array does, and else not at all.
+    MaybeJson,
     /// A URI with a query or a fragment in form encoding (RFC 6749 §4.2.2), or several of them in a header's value.
     Uri,
     /// `Set-Cookie` (RFC 6265 §4.1).
@@ -66,6 +68,8 @@ enum Place {
     Quote,
     /// Form: in a value that nobody asks for.
     Other,
+    /// In what is not read.
+    Unread,
 }
 
 impl Reader {
@@ -74,6 +78,7 @@ impl Reader {
             Format::Json | Format::JsonOrForm => Place::Between,
             Format::Form | Format::Cookie => Place::Name,
             Format::Uri => Place::Other,
+            Format::MaybeJson => Place::Unread,
         };
         Self { format, place, name: Vec::new(), escaped: false, held: Zeroizing::default() }
     }
@@ -111,12 +116,17 @@ impl Reader {
         self.close()
     }
 
-    /// The first character tells JSON from a form, which begins with a name.
+    /// The first character tells JSON from a form, which begins with a name, or from any text.
     fn tell(&mut self, part: &[u8]) {
-        if self.format != Format::JsonOrForm {
+        if !matches!(self.format, Format::JsonOrForm | Format::MaybeJson) {
             return;
         }
         let Some(first) = part.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
+        if self.format == Format::MaybeJson {
+            let begins = matches!(first, b'{' | b'[');
+            (self.format, self.place) = (Format::Json, if begins { Place::Between } else { Place::Unread });
+            return;
+        }
         let is_json = !first.is_ascii_alphanumeric() && !matches!(first, b'_' | b'%' | b'&');
         (self.format, self.place) = if is_json { (Format::Json, Place::Between) } else { (Format::Form, Place::Name) };
     }
@@ -145,6 +155,7 @@ impl Reader {
             }
             (Place::Name, _) if self.format == Format::Json => self.string(rest, names),
             (Place::Name, _) => self.pair(rest, names),
+            (Place::Unread, _) => rest.len(),
             (Place::Other, _) => {
                 let Some(before) = self.separator(rest) else { return rest.len() };
                 self.name.clear();
@@ -230,7 +241,9 @@ impl Reader {
         match self.format {
             Format::Cookie => byte == b';',
             Format::Uri => matches!(byte, b'&' | b'?' | b'#' | b'>' | b'"' | b';' | b',' | b' '),
-            Format::Form | Format::Json | Format::JsonOrForm => matches!(byte, b'&' | b'\r' | b'\n'),
+            Format::Form | Format::Json | Format::JsonOrForm | Format::MaybeJson => {
+                matches!(byte, b'&' | b'\r' | b'\n')
+            }
         }
     }
 
@@ -262,7 +275,7 @@ impl Reader {
         let value = match self.format {
             Format::Json => unescaped(&spelled),
             Format::Form | Format::Uri => form_decoded(&spelled),
-            Format::Cookie | Format::JsonOrForm => spelled.to_vec(),
+            Format::Cookie | Format::JsonOrForm | Format::MaybeJson => spelled.to_vec(),
         };
         (!spelled.is_empty()).then(|| Piece::Token(Token { value: Zeroizing::new(value), length: spelled.len() }))
     }

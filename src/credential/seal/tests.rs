@@ -86,6 +86,37 @@ fn forms_uris_and_cookies_are_sealed() {
 }
 
 #[test]
+fn any_text_that_begins_as_json_is_read_as_json() {
+    let instead = stand_in_of(TOKEN);
+    for before in ["{\"access_token\":\"", " \n[{\"id_token\": \""] {
+        assert_eq!(sealed(Format::MaybeJson, &format!("{before}{TOKEN}\"}}")), format!("{before}{instead}\"}}"));
+    }
+    for text in [format!("say {{\"access_token\":\"{TOKEN}\"}}"), format!("access_token={TOKEN}"), String::new()] {
+        assert_eq!(sealed(Format::MaybeJson, &text), text);
+    }
+}
+
+#[test]
+fn a_turn_ends_whatever_the_tokens_are() {
+    let run = |n: u8| format!("{n}{}", "a".repeat(7));
+    let members: Vec<String> = (0..8).map(|n| format!("\"access_token\":\"{}\"", run(n))).collect();
+    let text = Bytes::from(format!("{{{},\"x\":\"{}\"}}", members.join(","), "1aaaaaa".repeat(30_000)));
+    let whole = passed(Format::Json, &text, text.len());
+    let mut sealer = sealer(Format::Json);
+    let (mut rest, mut out, mut turns) = (text.clone(), Vec::new(), 0);
+    while !rest.is_empty() {
+        let (mut turn, before) = (Turn::new(), sealer.steps());
+        let first = sealer.push_some(&mut rest, &mut turn);
+        first.into_iter().chain(std::iter::from_fn(|| sealer.ready())).for_each(|bytes| out.extend_from_slice(&bytes));
+        assert!(sealer.steps() - before < 400_000, "{}", sealer.steps() - before);
+        turns += 1;
+    }
+    sealer.finish();
+    std::iter::from_fn(|| sealer.ready()).for_each(|bytes| out.extend_from_slice(&bytes));
+    assert!(out == whole && turns > 10, "{turns}");
+}
+
+#[test]
 fn a_token_is_looked_for_in_the_rest_in_every_form() {
     let text = format!("{{\"access_token\":\"{TOKEN}\",\"again\":\"x{TOKEN}\",\"hex\":\"{}\"}}", hex::encode(TOKEN));
     let out = sealed(Format::Json, &text);
