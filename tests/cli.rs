@@ -546,6 +546,12 @@ fn what_to_type_next_is_for_this_home_and_not_there_already() {
     let again = home.run(&["--home", &other, "service", "add", "stripe", "--no-credential"]);
     assert_eq!(again.code, 1, "{}", again.err);
     assert!(again.err.contains(&format!("hint: capctl --home {other} service rm stripe")), "{}", again.err);
+    // One that cannot mint.
+    let (verifier, root) = (home.file("verifier"), fs::read_to_string(home.dir().join("root.pub")).unwrap());
+    home.ok(&["--home", &verifier, "init", "--verifier", "--root", &format!("1={}", root.trim())]);
+    home.ok(&["--home", &verifier, "service", "add", "github"]);
+    let said = home.feed(&["--home", &verifier, "secret", "set", "github"], SECRET);
+    assert!(said.err.contains("run --cap FILE --key FILE"), "{}", said.err);
     // The home that is found without it.
     home.ok(&["service", "add", "github"]);
     let said = home.feed(&["secret", "set", "github"], SECRET);

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::store::{Home, StoreError, keys};
 
 use super::failure::Failure;
+use super::output::home_option;
 
 /// Whether this home only verifies: it has `[roots]`, and never had the key of one.
 ///
@@ -26,4 +27,13 @@ pub(super) fn read(home: &Home, config: Option<&Config>) -> Result<PrivateKey, F
         StoreError::Missing { .. } => Failure::from(error).hint("capctl init".to_owned()),
         _ => error.into(),
     })
+}
+
+/// What runs a command that may read from a service of this home.
+pub(super) fn run_line(home: &Home, config: Option<&Config>, service: &str) -> String {
+    let flag = home_option(home);
+    match config {
+        Some(config) if verifies_only(home, config) => format!("capctl{flag} run --cap FILE --key FILE -- COMMAND"),
+        _ => format!("capctl{flag} run --allow {service}:read -- COMMAND"),
+    }
 }

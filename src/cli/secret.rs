@@ -14,6 +14,7 @@ use crate::store::{Home, SecretStore};
 
 use super::failure::Failure;
 use super::output::{home_option, print, print_json, say};
+use super::root::run_line;
 
 /// The credentials that are injected: set, list, remove.
 #[derive(Debug, clap::Subcommand)]
@@ -58,7 +59,8 @@ impl Verb {
             Self::Set { name, from_env, from_file } => {
                 let value = value(&name, from_env.as_deref(), from_file)?;
                 let secret = Secret::new(trimmed(&value).to_vec()).map_err(|error| {
-                    Failure::of(&error).hint(format!("capctl secret set {name} < FILE-WITH-THE-KEY-ALONE"))
+                    let flag = home_option(home);
+                    Failure::of(&error).hint(format!("capctl{flag} secret set {name} < FILE-WITH-THE-KEY-ALONE"))
                 })?;
                 let replaced = store.set(&name, &secret)?;
                 say(format_args!("{} the secret {name}", if replaced { "replaced" } else { "sealed" }));
@@ -97,7 +99,7 @@ fn next(home: &Home, name: &SecretName) -> String {
     let config = Config::load(home).ok();
     let services = config.iter().flat_map(|config| config.services.services());
     if let Some(service) = services.clone().find(|service| service.credential() == Some(name)) {
-        return format!("capctl{flag} run --allow {}:read -- COMMAND", service.name());
+        return run_line(home, config.as_ref(), service.name());
     }
     let suggests = |of: &&str| catalogue().get(of).is_some_and(|it| it.suggested_credential() == Some(name));
     let is_free = |of: &&str| !services.clone().any(|service| &**service.name() == *of);

@@ -13,6 +13,7 @@ use crate::store::{Home, SecretStore, private};
 use super::capability::config;
 use super::failure::Failure;
 use super::output::{home_option, print, print_json, say, write_private};
+use super::root::run_line;
 
 /// The APIs that are served: from the catalogue, or your own.
 #[derive(Debug, clap::Subcommand)]
@@ -89,10 +90,10 @@ fn add(
     no_credential: bool,
     inject: Option<&str>,
 ) -> Result<ExitCode, Failure> {
-    let catalogue = config(home)?.catalogue;
-    let known = catalogue.get(&name);
+    let config = config(home)?;
+    let known = config.catalogue.get(&name);
     if known.is_none() && hosts.is_empty() {
-        return Err(unknown(&catalogue, &name));
+        return Err(unknown(&config.catalogue, &name));
     }
     let credential = if no_credential {
         None
@@ -107,7 +108,7 @@ fn add(
     say(format_args!("added the service {name}; a running proxy takes it on by itself"));
     match &new.credential {
         Some(secret) if SecretStore::new(home).list()?.contains(secret) => {
-            say(format_args!("next: capctl{flag} run --allow {name}:read -- COMMAND"));
+            say(format_args!("next: {}", run_line(home, Some(&config), name)));
         }
         Some(secret) => say(format_args!("next: capctl{flag} secret set {secret}")),
         None => say("it has no credential: what the agent sends passes as it is"),
