@@ -401,6 +401,114 @@ fn a_person_is_told_why_nothing_is_accepted_and_told_once() {
 }
 
 #[test]
+fn the_wrong_scheme_is_named() {
+    let central = Central::mutual();
+    let other = TestEnv::new();
+    let plain = other.start();
+    let holder = central.env.mint("agent", &["acme:read"]);
+    for (proxy, words) in [
+        (format!("http://{}", central.daemon.addr), "if the proxy has [tls], it is at https://"),
+        (format!("https://{}", plain.addr), "a proxy without [tls] is at http://"),
+    ] {
+        let mut command = central.env.command();
+        command.args(["forward", "--no-password", "--audience", "local", "--listen", "127.0.0.1:0", "--proxy", &proxy]);
+        command.arg("--cap").arg(&holder.capability).arg("--key").arg(&holder.key);
+        if proxy.starts_with("https") {
+            command.args(["--ca", &central.file("ends-ca.pem")]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let forward = Forward::start(child);
+        assert_eq!(central.agent(&forward).connect(TARGET).0.status(), 502);
+        forward.says(words);
+    }
+}
+
+#[test]
+fn a_forwarder_is_asked_whether_it_is_alive() {
+    let central = Central::mutual();
+    let holder = central.env.mint("agent", &["acme:read"]);
+    let socket = format!("unix:{}", central.file("forward.sock"));
+    let (side, side_key) = (central.file("side.pem"), central.file("side.key"));
+    for listen in ["127.0.0.1:0", &socket] {
+        let mut forward =
+            central.forward_with(&holder, &["--cert", &side, "--cert-key", &side_key, "--listen", listen]);
+        let at = forward.url.trim_start_matches("http://").to_owned();
+        let probe = || central.env.capctl(&["forward", "probe", "--listen", &at]);
+        assert_eq!(probe().succeeded().stdout, "ok\n");
+        forward.ask_to_end();
+        assert_eq!(forward.code(), Some(0));
+        probe().failed().says("does not answer");
+    }
+    let other = TestEnv::new();
+    let proxy = other.start();
+    central.env.capctl(&["forward", "probe", "--listen", &proxy.addr.to_string()]).failed().says("is no forwarder");
+    assert_eq!(central.origin.seen().len(), 0);
+    central.env.capctl(&["forward"]).failed().says("--cap");
+}
+
+/// The strings of a list in a manifest, as `args: ["a", "b"]` or one beneath the other.
+fn listed(manifest: &str, key: &str) -> Vec<String> {
+    let at = manifest.lines().position(|line| line.trim_start().starts_with(&format!("{key}:"))).unwrap();
+    let mut lines = manifest.lines().skip(at);
+    let rest = lines.next().unwrap().split_once(':').unwrap().1.trim();
+    let quoted = |text: &str| text.trim().trim_matches('"').to_owned();
+    match rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inline) => inline.split(',').map(quoted).collect(),
+        None => lines.map_while(|line| line.trim().strip_prefix("- ")).map(quoted).collect(),
+    }
+}
+
+#[test]
+fn the_pod_of_the_forwarder_runs_what_its_manifest_says() {
+    let central = Central::mutual();
+    let holder = central.env.mint("agent", &["acme:read"]);
+    let manifest = include_str!("../deploy/pod-forwarder.yaml");
+    let folder = central.env.file("etc");
+    std::fs::create_dir(&folder).unwrap();
+    for (from, to) in [
+        (central.file("side.pem"), "sidecar.pem"),
+        (central.file("side.key"), "sidecar.key"),
+        (central.file("ends-ca.pem"), "proxy-ca.pem"),
+        (holder.capability.display().to_string(), "agent.cap"),
+        (holder.key.display().to_string(), "agent.key"),
+    ] {
+        std::fs::copy(from, folder.join(to)).unwrap();
+    }
+    assert_eq!(listed(manifest, "command")[0], "/bin/capctl");
+    let arguments = listed(manifest, "args").into_iter().map(|argument| match argument.as_str() {
+        // The test's own addresses and name.
+        "https://narrows.internal:7080" => central.proxy(),
+        "narrows.prod" => "local".to_owned(),
+        argument => argument.replace("/etc/narrows", folder.to_str().unwrap()),
+    });
+    let mut command = central.env.command();
+    command.args(arguments).args(["--listen", "127.0.0.1:0"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let forward = Forward::start(child);
+    assert_eq!(central.agent(&forward).get(HOST, "/v1/items").text(), "[]");
+    let probe = manifest.lines().find(|line| line.contains("\"probe\"")).unwrap();
+    assert!(probe.contains("[\"/bin/capctl\", \"forward\", \"probe\"]"), "{probe}");
+}
+
+#[test]
+fn an_agent_beside_a_forwarder_gets_its_files_where_the_proxy_is() {
+    let central = Central::mutual();
+    let holder = central.env.mint("agent", &["acme:read"]);
+    let (cap, out) = (holder.capability.display().to_string(), central.file("share"));
+    central.env.capctl(&["env", "--forwarder", &cap, "--out", &out, "--at", "/narrows"]).succeeded();
+    let variables = std::fs::read_to_string(format!("{out}/env")).unwrap();
+    for line in ["HTTPS_PROXY=http://127.0.0.1:7080", "SSL_CERT_FILE=/narrows/bundle.pem"] {
+        assert!(variables.lines().any(|it| it == line), "{variables}");
+    }
+    let capability = std::fs::read_to_string(&holder.capability).unwrap();
+    assert!(!variables.contains(capability.trim()) && !variables.contains(SECRET));
+    let ca = std::fs::read_to_string(central.env.home().join("ca.pem")).unwrap();
+    assert_eq!(std::fs::read_to_string(format!("{out}/ca.pem")).unwrap(), ca);
+    central.env.capctl(&["env", "--out", &out]).failed().says("--forwarder FILE");
+    central.env.capctl(&["env", "--forwarder", &cap]).failed().says("--out");
+}
+
+#[test]
 fn what_would_show_the_capability_to_others_is_refused() {
     let env = TestEnv::bare();
     let run = |options: &[&str]| -> Ran {

@@ -114,7 +114,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// Every command, with the verbs of those that have some.
-const COMMANDS: [&[&str]; 34] = [
+const COMMANDS: [&[&str]; 37] = [
     &["init"],
     &["secret"],
     &["secret", "set"],
@@ -147,6 +147,9 @@ const COMMANDS: [&[&str]; 34] = [
     &["admin", "token"],
     &["admin", "alive"],
     &["admin", "ready"],
+    &["admin", "metrics"],
+    &["forward"],
+    &["forward", "probe"],
     &["demo"],
     &[],
 ];

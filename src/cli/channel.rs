@@ -8,7 +8,7 @@ use crate::store::{keys, private};
 use super::failure::Failure;
 
 /// The files of TLS towards the proxy.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct ChannelArgs {
     /// With an https:// proxy: the authorities, PEM, of which one must have signed its certificate; else the platform's
     #[arg(long, value_name = "FILE", requires = "proxy")]

@@ -19,7 +19,7 @@ use super::child::bundle::{merged, write_public};
 use super::child::environment::{Environment, UNSET};
 use super::failure::Failure;
 use super::holding::{Holding, HoldingArgs};
-use super::share::{Format, Share};
+use super::share::{Format, Share, Via};
 
 /// A proxy on this machine answers within this.
 const LOOK_WITHIN: Duration = Duration::from_millis(300);
@@ -35,6 +35,10 @@ const LOOK_WITHIN: Duration = Duration::from_millis(300);
 ///
 /// writes files without any credential, for an agent that shares loopback with a [[listener]]:
 /// env (all variables), ca.pem and bundle.pem, in a folder that the agent sees at --at.
+///
+///   capctl env --forwarder agent.cap --out share --at /narrows
+///
+/// writes the same for an agent beside a `capctl forward` that holds this capability.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Env {
@@ -53,16 +57,19 @@ pub(super) struct Env {
     #[arg(long)]
     json: bool,
     /// The files for an agent that shares loopback with this [[listener]]
-    #[arg(long, value_name = "NAME", requires = "out", conflicts_with_all = ["cap", "key", "allow", "ttl", "audience", "json"])]
+    #[arg(long, value_name = "NAME", requires = "out")]
     listener: Option<String>,
+    /// The files for an agent beside a forwarder (`capctl forward`) that holds the capability in this file
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with = "listener")]
+    forwarder: Option<PathBuf>,
     /// The folder that they are written to
-    #[arg(long, value_name = "DIR", requires = "listener")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cap", "key", "allow", "ttl", "audience", "json"])]
     out: Option<PathBuf>,
     /// Where the agent sees that folder; else the same
-    #[arg(long, value_name = "DIR", requires = "listener")]
+    #[arg(long, value_name = "DIR", requires = "out")]
     at: Option<PathBuf>,
     /// How the file `env` is written
-    #[arg(long, value_enum, default_value = "dotenv", requires = "listener")]
+    #[arg(long, value_enum, default_value = "dotenv", requires = "out")]
     format: Format,
 }
 
@@ -73,8 +80,16 @@ impl Env {
             Failure::new(first).hint("capctl init makes a home; narrows --check lists every problem".to_owned())
         })?;
         home.check()?;
-        if let (Some(listener), Some(out)) = (&self.listener, &self.out) {
-            return self.share(home, &config, listener, out);
+        if let Some(out) = &self.out {
+            let via = match (&self.listener, &self.forwarder) {
+                (Some(listener), _) => Via::Listener(listener),
+                (None, Some(capability)) => Via::Forwarder(capability),
+                (None, None) => {
+                    return Err(Failure::usage("--out is for an agent beside a listener or a forwarder")
+                        .hint("--listener NAME, or --forwarder FILE with the capability that it holds".to_owned()));
+                }
+            };
+            return self.share(home, &config, via, out);
         }
         let ttl_s = self.ttl_s(&config)?;
         let (scheme, proxy) = self.proxy(&config)?;
@@ -91,11 +106,11 @@ impl Env {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn share(&self, home: &Home, config: &Config, listener: &str, out: &Path) -> Result<ExitCode, Failure> {
+    fn share(&self, home: &Home, config: &Config, via: Via<'_>, out: &Path) -> Result<ExitCode, Failure> {
         let absolute = std::path::absolute(out).map_err(|error| Failure::of(&error))?;
         let proxy = self.proxy.is_some().then(|| self.proxy(config)).transpose()?;
         let share = Share {
-            listener,
+            via,
             out,
             at: self.at.as_deref().unwrap_or(&absolute),
             format: self.format,

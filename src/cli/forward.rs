@@ -19,7 +19,10 @@ use super::capability::{chain, read};
 use super::channel::ChannelArgs;
 use super::failure::Failure;
 use super::output::{print, say};
+use super::probe::{FEW_BYTES, exchange};
 
+/// Where the agent connects, unless told otherwise.
+pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:7080";
 /// Tunnels may go on for so long after a signal to stop: as long as those of a proxy by default.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// Modes of a socket's file. Where users are named, they are told apart when they connect.
@@ -35,9 +38,36 @@ const EVERYBODY: u32 = 0o666;
 /// then it drains and exits 0. Neither home nor root key nor secret is needed here. Each CONNECT
 /// has a fresh proof and, over TLS, one that is worth nothing on any other connection. Renewed files
 /// are taken up without a restart.
+///
+///   capctl forward probe
+///
+/// asks one that runs whether it is alive, for probes of containers.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
+    #[command(flatten)]
+    serving: Option<Serving>,
+    // Not inside: clap does not see that a struct is given that has another flattened in it.
+    #[command(flatten)]
+    channel: ChannelArgs,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Whether a forwarder answers: exit status 0, else 1. It says nothing of the proxy behind it
+    #[command(before_help = "Example:\n  capctl forward probe --listen 127.0.0.1:7080")]
+    Probe {
+        /// Where the forwarder listens: ADDRESS:PORT or unix:PATH
+        #[arg(long, value_name = "AT", default_value = LISTEN_DEFAULT)]
+        listen: Listen,
+    },
+}
+
+/// What a forwarder is started with.
+#[derive(Debug, clap::Args)]
+struct Serving {
     /// The capability
     #[arg(long, value_name = "FILE")]
     cap: PathBuf,
@@ -47,10 +77,10 @@ pub(super) struct Args {
     /// The proxy: https://HOST:PORT; on this machine also http://HOST:PORT or unix:PATH
     #[arg(long, value_name = "URL")]
     proxy: Upstream,
-    #[command(flatten)]
+    #[arg(skip)]
     channel: ChannelArgs,
     /// Where the agent connects: ADDRESS:PORT or unix:PATH
-    #[arg(long, value_name = "AT", default_value = "127.0.0.1:7080")]
+    #[arg(long, value_name = "AT", default_value = LISTEN_DEFAULT)]
     listen: Listen,
     /// The name that the proxy's configuration gives it; for a proxy on this machine, else the home's
     #[arg(long, value_name = "NAME")]
@@ -68,6 +98,29 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, home: Option<&Home>) -> Result<ExitCode, Failure> {
+        match (self.verb, self.serving) {
+            (Some(Verb::Probe { listen }), _) => probe(&listen),
+            (None, Some(serving)) => Serving { channel: self.channel, ..serving }.run(home),
+            (None, None) => Err(Failure::usage("--cap, --key and --proxy are needed")),
+        }
+    }
+}
+
+/// Asks for what no proxy serves: a forwarder refuses it itself, and its refusal says whose it is.
+fn probe(listen: &Listen) -> Result<ExitCode, Failure> {
+    let answer = exchange(listen, "/", FEW_BYTES);
+    let answer = answer.map_err(|error| Failure::new(format_args!("{listen} does not answer: {error}")))?;
+    let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+    let is_ours = |line: &str| line.to_ascii_lowercase().starts_with("proxy-status: narrows-forwarder");
+    if !head.lines().any(is_ours) {
+        return Err(Failure::new(format_args!("what answers at {listen} is no forwarder")));
+    }
+    print("ok")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Serving {
+    fn run(self, home: Option<&Home>) -> Result<ExitCode, Failure> {
         self.check()?;
         let audience = self.audience(home)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

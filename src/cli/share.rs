@@ -1,6 +1,7 @@
-//! `capctl env --listener`: what an agent needs that shares loopback with a listener of ours, as files to share with it.
+//! `capctl env --out`: what an agent needs that shares loopback with a listener of ours or a forwarder, as files to share
+//! with it.
 //!
-//! Nothing in them is worth anything elsewhere: the listener holds the capability.
+//! Nothing in them is worth anything elsewhere: the listener or the forwarder holds the capability.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,6 +16,7 @@ use super::capability::{chain, read};
 use super::child::bundle::{merged, write_public};
 use super::child::environment::{Environment, UNSET};
 use super::failure::Failure;
+use super::forward::LISTEN_DEFAULT;
 use super::holding::ready_services;
 use super::output::say;
 
@@ -27,25 +29,42 @@ pub(super) enum Format {
     Export,
 }
 
-/// Which listener, and where its files go.
+/// Through whom the agent acts.
+pub(super) enum Via<'a> {
+    /// A listener of this home.
+    Listener(&'a str),
+    /// A forwarder, which holds this capability.
+    Forwarder(&'a Path),
+}
+
+/// Through whom, and where the files go.
 pub(super) struct Share<'a> {
-    pub(super) listener: &'a str,
+    pub(super) via: Via<'a>,
     /// The folder that is written.
     pub(super) out: &'a Path,
     /// Where the agent sees it.
     pub(super) at: &'a Path,
     pub(super) format: Format,
-    /// The listener's URL as the agent sees it; else the address of the configuration.
+    /// The listener's or the forwarder's URL as the agent sees it; else the address of the configuration.
     pub(super) proxy: Option<String>,
 }
 
 impl Share<'_> {
     /// Writes `env`, `ca.pem` and `bundle.pem`.
     pub(super) fn run(&self, home: &Home, config: &Config) -> Result<ExitCode, Failure> {
-        let listener = self.listener(config)?;
-        let chain = chain(&read(&listener.capability)?)?;
+        let (capability, url) = match self.via {
+            Via::Listener(name) => {
+                let listener = self.listener(config, name)?;
+                let url = if listener.transparent { None } else { Some(self.url(listener)?) };
+                (&*listener.capability, url)
+            }
+            Via::Forwarder(capability) => {
+                let url = self.proxy.clone().unwrap_or_else(|| format!("http://{LISTEN_DEFAULT}"));
+                (capability, Some(url))
+            }
+        };
+        let chain = chain(&read(capability)?)?;
         let services = ready_services(home, config, &chain);
-        let url = if listener.transparent { None } else { Some(self.url(listener)?) };
         let (bundle, ca) = (self.at.join("bundle.pem"), self.at.join("ca.pem"));
         let environment = Environment { proxy_url: url.as_deref(), bundle: &bundle, ca: &ca, services: &services };
         let variables = self.text(&environment.variables())?;
@@ -59,10 +78,10 @@ impl Share<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn listener<'c>(&self, config: &'c Config) -> Result<&'c Listener, Failure> {
-        let found = config.listeners.iter().find(|listener| &*listener.name == self.listener);
+    fn listener<'c>(&self, config: &'c Config, name: &str) -> Result<&'c Listener, Failure> {
+        let found = config.listeners.iter().find(|listener| &*listener.name == name);
         found.ok_or_else(|| {
-            let failure = Failure::usage(format_args!("narrows.toml has no [[listener]] called {:?}", self.listener));
+            let failure = Failure::usage(format_args!("narrows.toml has no [[listener]] called {name:?}"));
             config.listeners.iter().fold(failure, |failure, listener| {
                 failure.hint(format!("capctl env --listener {} --out {}", listener.name, self.out.display()))
             })
