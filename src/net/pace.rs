@@ -31,17 +31,24 @@ static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 
 /// How much of its turn somebody has used.
 #[derive(Debug, Default)]
-struct Pace {
+pub(crate) struct Pace {
     used: usize,
+    /// Whether it is used up, whatever was read.
+    over: bool,
     /// Where there has been bulk.
     turns: Option<Box<PollSemaphore>>,
 }
 
 impl Pace {
+    /// Says that as much was worked as one turn has room for.
+    pub(crate) const fn end(&mut self) {
+        self.over = true;
+    }
+
     /// Ready when it may go on.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What is left has to be enough for a read that counts.
-        if self.left() >= BULK_READ_BYTES {
+        if !self.over && self.left() >= BULK_READ_BYTES {
             return Poll::Ready(());
         }
         let turns = self.turns.get_or_insert_with(|| Box::new(PollSemaphore::new(Arc::clone(&TURNS))));
@@ -49,7 +56,7 @@ impl Pace {
         if let Some(turn) = ready!(turns.poll_acquire(cx)) {
             give_on(turn);
         }
-        self.used = 0;
+        (self.used, self.over) = (0, false);
         Poll::Ready(())
     }
 

@@ -14,6 +14,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::credential::{Patterns, Scrubber, Turn};
+use crate::net::pace::Pace;
 
 /// RFC 6455 §5.5.
 const CONTROL_BYTES_MAX: u64 = 125;
@@ -230,6 +231,7 @@ pub(super) struct Scrubbed<T> {
     /// Of this moment.
     patterns: Option<Arc<ArcSwap<Patterns>>>,
     turn: Turn,
+    pace: Pace,
     unread: Bytes,
     ended: bool,
 }
@@ -238,7 +240,7 @@ impl<T> Scrubbed<T> {
     /// What must not come back may change on the way.
     pub(super) fn new(inner: T, patterns: Option<Arc<ArcSwap<Patterns>>>) -> Self {
         let frames = patterns.as_ref().map(|patterns| Frames::new(patterns.load_full()));
-        Self { inner, frames, patterns, turn: Turn::new(), unread: Bytes::new(), ended: false }
+        Self { inner, frames, patterns, turn: Turn::new(), pace: Pace::default(), unread: Bytes::new(), ended: false }
     }
 }
 
@@ -263,9 +265,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Scrubbed<T> {
             if this.turn.is_over() {
                 // Others have a turn.
                 this.turn = Turn::new();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                this.pace.end();
             }
+            ready!(this.pace.poll_turn(cx));
             let bad = |bad| io::Error::new(io::ErrorKind::InvalidData, bad);
             if !frames.read(&mut this.turn).map_err(bad)? || frames.has_ready() {
                 continue;

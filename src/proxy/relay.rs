@@ -29,6 +29,7 @@ use super::respond::Refusal;
 use super::scrub::{self, Filter};
 use super::view::View;
 use crate::audit::Settle;
+use crate::net::pace::Pace;
 use crate::net::pool::Connection;
 use crate::policy::Code;
 
@@ -68,7 +69,7 @@ impl Answered {
         parts.extensions.clear();
         let upstream = Upstream { body: incoming, is_http2 };
         match filter {
-            Some(filter) if filter.may_be_coded(&parts.headers) => {
+            Some(filter) if has_content && filter.may_be_coded(&parts.headers) => {
                 Either::Right(begun(parts, upstream, filter, exchange, connection).boxed())
             }
             filter => {
@@ -106,8 +107,10 @@ async fn begun(
 
 /// Reads what comes until something of it may go on.
 async fn begin(filter: &mut Filter, incoming: &mut Incoming) -> Result<(), Refusal> {
+    let mut pace = Pace::default();
     poll_fn(|cx| {
         loop {
+            ready!(pace.poll_turn(cx));
             if has_all_content(incoming) {
                 filter.end();
             }
@@ -115,8 +118,8 @@ async fn begin(filter: &mut Filter, incoming: &mut Incoming) -> Result<(), Refus
                 return Poll::Ready(Ok(()));
             }
             if filter.is_busy() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                pace.end();
+                continue;
             }
             match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => filter.push(cleaned(frame), has_all_content(incoming)),
@@ -167,6 +170,8 @@ pub(crate) struct Relay {
     may_be_reset: bool,
     /// Where a secret could come back.
     filter: Option<Filter>,
+    /// Others have a turn between the parts that it scans.
+    pace: Pace,
     /// Taken when the outcome is recorded.
     live: Option<Live>,
     trailing: Option<Box<Trailing>>,
@@ -197,7 +202,8 @@ impl Relay {
         let Upstream { body: inner, is_http2: may_be_reset } = upstream;
         let is_head_alone = exchange.is_answered_by_head(status);
         let live = Some(Live { exchange, connection });
-        let mut relay = Self { inner, may_be_reset, filter, live, trailing: None, held: None, status };
+        let mut relay =
+            Self { inner, may_be_reset, filter, pace: Pace::default(), live, trailing: None, held: None, status };
         let is_empty = relay.filter.as_ref().is_none_or(|filter| !filter.has_begun() || filter.is_done());
         if is_head_alone || (has_all_content(&relay.inner) && is_empty) {
             // Whoever sends the head waits for the disk: nothing else is left to hold back.
@@ -285,15 +291,15 @@ impl Relay {
         }
         let mut arrived = None;
         loop {
+            ready!(self.pace.poll_turn(cx));
             match self.filtered() {
                 Ok(Some(frame)) => return self.pass(frame, arrived, cx),
                 Ok(None) if self.filter.as_ref().is_some_and(Filter::is_busy) => {
                     if let Err(code) = self.recheck(Instant::now(), true) {
                         return self.cut(code, "the capability no longer allows this".into());
                     }
-                    // Others have a turn.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    self.pace.end();
+                    continue;
                 }
                 Ok(None) => {}
                 Err(error) => return self.cut(error.code(), error.into()),

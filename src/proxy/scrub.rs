@@ -91,7 +91,7 @@ pub(super) fn answer(
     tokens: Option<&Arc<TokenNames>>,
 ) -> Result<Filter, Refusal> {
     fields(scrubbing, headers);
-    let sealer = seal(scrubbing, tokens, headers);
+    let (sealer, may_be_json) = seal(scrubbing, tokens, headers);
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     let coding = Coding::of(headers);
     let is_coded = matches!(coding, Ok(Some(_)));
@@ -113,7 +113,14 @@ pub(super) fn answer(
     }
     let sealer = sealer.filter(|_| !matches!(reading, Reading::Not));
     let names = names(scrubbing, tokens).cloned();
-    Ok(Filter::new(scrubbing.clone(), reading, sealer, names))
+    let mut filter = Filter::new(scrubbing.clone(), reading, sealer, names);
+    match filter.reading {
+        // Each message begins anew.
+        Reading::Messages(_) if may_be_json => filter.seal_json(),
+        Reading::Not => {}
+        _ => filter.may_be_json = may_be_json,
+    }
+    Ok(filter)
 }
 
 /// Which fields and members hold fresh tokens, where those are taken out.
@@ -135,13 +142,20 @@ pub(super) fn switching(scrubbing: &Scrubbing, headers: &mut HeaderMap, tokens: 
 }
 
 /// Takes fresh tokens out of a head, and says how they are taken out of what follows it. `tokens`: what the service's
-/// route says of the request.
-fn seal(scrubbing: &Scrubbing, tokens: Option<&Arc<TokenNames>>, headers: &mut HeaderMap) -> Option<Box<Sealer>> {
-    let names = names(scrubbing, tokens)?;
+/// route says of the request. True when its first character has yet to tell whether it is read.
+fn seal(
+    scrubbing: &Scrubbing,
+    tokens: Option<&Arc<TokenNames>>,
+    headers: &mut HeaderMap,
+) -> (Option<Box<Sealer>>, bool) {
+    let Some(names) = names(scrubbing, tokens) else { return (None, false) };
     let format = format(headers, tokens.is_some(), scrubbing.answers.raw_json);
     let mut sealer = Sealer::new(Arc::clone(names), Arc::clone(&scrubbing.service), format, tokens.is_some());
     seal_fields(&mut sealer, headers);
-    (sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer))
+    if format == Some(Format::MaybeJson) && !sealer.has_learned() {
+        return (None, true);
+    }
+    ((sealer.reads_body() || sealer.has_learned()).then(|| Box::new(sealer)), false)
 }
 
 /// Takes fresh tokens out of the fields of a head or of trailers.
@@ -221,6 +235,8 @@ pub(super) struct Filter {
     head: usize,
     /// Of a body that may hold fresh tokens.
     sealer: Option<Box<Sealer>>,
+    /// It does if it begins as JSON does.
+    may_be_json: bool,
     /// To be sealed.
     unsealed: Bytes,
     /// Of what holds fresh tokens in its trailers.
@@ -306,6 +322,7 @@ impl Filter {
             clean: None,
             head: 0,
             sealer,
+            may_be_json: false,
             unsealed: Bytes::new(),
             names,
             turn: Turn::new(),
@@ -417,6 +434,25 @@ impl Filter {
         }
     }
 
+    /// Has what follows read as JSON.
+    fn seal_json(&mut self) {
+        let Some(names) = &self.names else { return };
+        let (names, service) = (Arc::clone(names), Arc::clone(&self.scrubbing.service));
+        self.sealer = Some(Box::new(Sealer::new(names, service, Some(Format::MaybeJson), false)));
+    }
+
+    /// The first character tells whether a text that says nothing of it is JSON.
+    fn tell(&mut self, data: &[u8]) {
+        if !self.may_be_json {
+            return;
+        }
+        let Some(first) = data.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
+        self.may_be_json = false;
+        if matches!(first, b'{' | b'[') {
+            self.seal_json();
+        }
+    }
+
     /// The next bytes that may leave.
     fn clean(&mut self) -> Option<Bytes> {
         if let Some(data) = self.sealer.as_mut().and_then(|sealer| sealer.ready()) {
@@ -431,6 +467,7 @@ impl Filter {
                 self.clean = Some(data).filter(|data| !data.is_empty());
                 return Some(head);
             }
+            self.tell(&data);
             if self.sealer.is_none() {
                 return Some(data);
             }
