@@ -34,6 +34,11 @@ impl Vitals {
         TICK * ticks
     }
 
+    /// Open files and sockets.
+    pub(crate) fn descriptors(self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+    }
+
     /// Fails when the process does not come to rest although nothing is asked of it any more: it may work off what came,
     /// for some windows; a loop would fill them all.
     #[track_caller]

@@ -1,9 +1,13 @@
 //! Upstreams that fail, lie, or close.
 
+use std::time::Instant;
+
+use crate::support::PATIENCE;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
 use crate::support::origin::Origin;
 use crate::support::raw::Step;
+use crate::support::vitals::Vitals;
 use crate::{HOST, SECRET, World};
 
 fn says(answer: &str) -> Vec<Step> {
@@ -65,9 +69,16 @@ fn an_answer_that_is_cut_off_does_not_look_whole() {
 fn a_connection_that_closed_while_idle_costs_nobody_a_request() {
     let world = World::raw(says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
     let mut tunnel = world.agent.tunnel(HOST);
+    let open = Vitals::of(world.daemon.pid()).descriptors();
     for turn in 1..=3 {
         tunnel.send(&format!("POST /v1/items HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\n{{}}"));
         assert_eq!(tunnel.answer(false).text(), "ok", "request {turn}");
+        // Whoever asks while the end is on its way cannot know of it.
+        let deadline = Instant::now() + PATIENCE;
+        while Vitals::of(world.daemon.pid()).descriptors() > open {
+            assert!(Instant::now() < deadline, "the connection is kept though its peer has closed it");
+            std::thread::yield_now();
+        }
     }
     let posts = world.origin.read().iter().filter(|read| read.starts_with("POST ")).count();
     assert_eq!(posts, 3, "each request is sent once");
