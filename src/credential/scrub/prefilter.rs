@@ -136,9 +136,10 @@ impl Prefilter {
 
     /// Whether a reference may follow `&` that is itself written as one: mostly it does not, and most `&` are written so.
     fn may_be_nested(&self, text: &[u8]) -> bool {
-        match text.strip_prefix(AMPERSAND) {
-            Some(rest) => rest.first().is_none_or(|&next| self.may_follow(b'&', next)),
-            None => AMPERSAND.starts_with(text),
+        match text {
+            // [`AMPERSAND`], compared at once.
+            [b'a', b'm', b'p', b';', next, ..] => self.may_follow(b'&', *next),
+            text => text.len() <= AMPERSAND.len() && AMPERSAND.starts_with(text),
         }
     }
 
