@@ -16,6 +16,6 @@ mod slots;
 pub use injection::{BadInjection, Injection, Injector};
 pub use placeholder::{BadShape, Shape, is_placeholder, placeholder};
 pub use scrub::{Known, Patterns, Scrubber, Turn};
-pub use seal::{BadTokenName, Format, Sealer, TokenNames};
+pub use seal::{BadTokenName, Format, Sealer, TokenNames, begins_as_json};
 pub use secret::{BadSecret, BadSecretName, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, SecretName};
 pub use slots::{BadSlot, Slot, Slots, Stripped, Unwritable};

@@ -14,7 +14,7 @@ use super::coding::{BadCoding, Coding, Decoder, UnknownCoding};
 use super::messages::{self, Messages, Part};
 use super::opening::{Next, Opening};
 use super::respond::Refusal;
-use crate::credential::{Format, Scrubber, Sealer, TokenNames, Turn};
+use crate::credential::{Format, Scrubber, Sealer, TokenNames, Turn, begins_as_json};
 use crate::service::{Scrubbing, Tokens};
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
@@ -446,9 +446,9 @@ impl Filter {
         if !self.may_be_json {
             return;
         }
-        let Some(first) = data.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
+        let Some(begins) = begins_as_json(data) else { return };
         self.may_be_json = false;
-        if matches!(first, b'{' | b'[') {
+        if begins {
             self.seal_json();
         }
     }

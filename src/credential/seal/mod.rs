@@ -21,7 +21,7 @@ use super::placeholder::{Shape, placeholder};
 use super::{Patterns, Scrubber, Secret, Turn};
 
 pub use names::{BadTokenName, TokenNames};
-pub use reader::Format;
+pub use reader::{Format, begins_as_json};
 
 use reader::{Piece, Reader};
 

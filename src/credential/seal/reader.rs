@@ -13,6 +13,8 @@ use crate::credential::SECRET_BYTES_MAX;
 const SPELLING_BYTES_MAX: usize = 6 * NAME_BYTES_MAX;
 /// A value is held so far; one that is longer is masked as it passes.
 const VALUE_BYTES_MAX: usize = SECRET_BYTES_MAX;
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// How a text says which value belongs to which name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +123,12 @@ impl Reader {
         if !matches!(self.format, Format::JsonOrForm | Format::MaybeJson) {
             return;
         }
-        let Some(first) = part.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
         if self.format == Format::MaybeJson {
-            let begins = matches!(first, b'{' | b'[');
+            let Some(begins) = begins_as_json(part) else { return };
             (self.format, self.place) = (Format::Json, if begins { Place::Between } else { Place::Unread });
             return;
         }
+        let Some(first) = part.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
         let is_json = !first.is_ascii_alphanumeric() && !matches!(first, b'_' | b'%' | b'&');
         (self.format, self.place) = if is_json { (Format::Json, Place::Between) } else { (Format::Form, Place::Name) };
     }
@@ -279,6 +281,13 @@ impl Reader {
         };
         (!spelled.is_empty()).then(|| Piece::Token(Token { value: Zeroizing::new(value), length: spelled.len() }))
     }
+}
+
+/// Whether a text begins as a JSON object or array does; `None` while only white space has come, or of a byte order mark,
+/// which parsers skip (RFC 8259 §8.1).
+pub fn begins_as_json(part: &[u8]) -> Option<bool> {
+    let first = part.iter().find(|byte| !byte.is_ascii_whitespace() && !BYTE_ORDER_MARK.contains(byte))?;
+    Some(matches!(first, b'{' | b'['))
 }
 
 /// Whether a name that is spelled so names a token.

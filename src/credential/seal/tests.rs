@@ -88,7 +88,7 @@ fn forms_uris_and_cookies_are_sealed() {
 #[test]
 fn any_text_that_begins_as_json_is_read_as_json() {
     let instead = stand_in_of(TOKEN);
-    for before in ["{\"access_token\":\"", " \n[{\"id_token\": \""] {
+    for before in ["{\"access_token\":\"", " \n[{\"id_token\": \"", "\u{feff}{\"access_token\":\""] {
         assert_eq!(sealed(Format::MaybeJson, &format!("{before}{TOKEN}\"}}")), format!("{before}{instead}\"}}"));
     }
     for text in [format!("say {{\"access_token\":\"{TOKEN}\"}}"), format!("access_token={TOKEN}"), String::new()] {

@@ -42,7 +42,8 @@ impl ReadHead {
         let mut headers = HeaderMap::new();
         for field in &*request.headers {
             let kept = KEPT.into_iter().find(|kept| field.name.eq_ignore_ascii_case(kept.as_str()));
-            if let Some((name, value)) = kept.zip(HeaderValue::from_bytes(field.value).ok()) {
+            if let Some((name, mut value)) = kept.zip(HeaderValue::from_bytes(field.value).ok()) {
+                value.set_sensitive(name == PROXY_AUTHORIZATION);
                 headers.append(name, value);
             }
         }

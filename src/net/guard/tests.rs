@@ -230,6 +230,7 @@ async fn known(message: &str) -> Option<(String, String, usize)> {
     assert_eq!(&buf[..length], REFUSED_HEAD, "{message:?}");
     let state = guard.state();
     let read = state.refused().expect("refused").read.as_ref()?;
+    assert!(!format!("{read:?}").contains("Cap a"), "a capability is never written out: {read:?}");
     Some((read.method.to_string(), read.target.to_string(), read.headers.len()))
 }
 
