@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -21,6 +22,10 @@ use super::seldom::Seldom;
 /// A queue of strangers is cleared of those who are none any more when it has so many entries, or twice as many as were left
 /// the last time.
 const TIDY_AT: usize = 64;
+/// Who was ended leaves at once, unless all threads that serve are busy.
+const LEAVES_WITHIN: Duration = Duration::from_millis(50);
+/// How often it is looked whether they have.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// One listener's door.
 #[derive(Debug)]
@@ -39,8 +44,8 @@ pub(super) struct Door {
 pub(super) struct Queue {
     strangers: VecDeque<(Weak<Place>, AbortHandle)>,
     tidy_at: usize,
-    /// Somebody was ended, and is inside until their task has run.
-    ended: bool,
+    /// Who was ended last, and is inside until their task has run.
+    ended: Option<AbortHandle>,
 }
 
 /// Where one listener tells all others that there is no descriptor left, and that it has no stranger to end.
@@ -100,7 +105,7 @@ impl Door {
 
 impl Queue {
     pub(super) const fn new() -> Self {
-        Self { strangers: VecDeque::new(), tidy_at: TIDY_AT, ended: false }
+        Self { strangers: VecDeque::new(), tidy_at: TIDY_AT, ended: None }
     }
 
     /// Notes who has come, and the task that serves them.
@@ -113,10 +118,14 @@ impl Queue {
         self.strangers.push_back((stranger, task));
     }
 
-    /// Lets those who were ended leave, before the next one is let in.
+    /// Lets who was ended leave, before the next one is let in or ended: of a task that does not come to its turn for longer
+    /// than [`LEAVES_WITHIN`], nobody waits for the end.
     pub(super) async fn settle(&mut self) {
-        if std::mem::take(&mut self.ended) {
-            tokio::task::yield_now().await;
+        let Some(ended) = self.ended.take() else { return };
+        tokio::task::yield_now().await;
+        let deadline = Instant::now() + LEAVES_WITHIN;
+        while !ended.is_finished() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -125,7 +134,7 @@ impl Queue {
         while let Some((place, task)) = self.strangers.pop_front() {
             if place.upgrade().is_some_and(|place| place.known()) {
                 task.abort();
-                self.ended = true;
+                self.ended = Some(task);
                 return true;
             }
         }

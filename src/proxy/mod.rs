@@ -81,8 +81,6 @@ pub use revoked::REVOCATIONS_PATH;
 
 /// When the descriptor table is full, accepting is tried again after this long.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// The same when somebody was ended for it, whose task takes a moment to leave.
-const ACCEPT_AGAIN_SOON: Duration = Duration::from_millis(1);
 
 /// The door that clients of a listener come in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,11 +352,12 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                     tracing::warn!(%error, "a client could not be accepted");
                 }
                 // Who has shown nothing makes room for who is next: of this listener first.
-                let ended = is_out_of_descriptors(&error) && queue.end_first();
-                if !ended {
+                if is_out_of_descriptors(&error) && queue.end_first() {
+                    queue.settle().await;
+                } else {
                     proxy.make_room(&error);
+                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 }
-                tokio::time::sleep(if ended { ACCEPT_AGAIN_SOON } else { ACCEPT_AGAIN_AFTER }).await;
             }
             None => {}
         }

@@ -8,7 +8,7 @@ use crate::support::PATIENCE;
 use crate::support::agent::Agent;
 use crate::support::ca::Alpn;
 use crate::support::daemon::TestEnv;
-use crate::support::frames::{Flooder, HEADERS, get, stream};
+use crate::support::frames::{Flooder, get, stream};
 use crate::support::origin::Origin;
 use crate::support::vitals::Vitals;
 use crate::{HOST, SECRET, World};
@@ -45,9 +45,17 @@ fn fill(world: &World) -> Flooder {
     let mut hungry = Flooder::new(&world.agent, HOST);
     let requests = (0..DESCRIPTORS as usize).flat_map(|number| get(stream(number), HOST, "/hang"));
     hungry.wire.send_bytes(&requests.collect::<Vec<u8>>());
-    // The first that is answered found none.
-    hungry.until(|kind, _, _| kind == HEADERS).expect("an answer");
-    hungry
+    // None of them is still to come by its own: each hangs at the origin, or found none.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let hanging = world.origin.seen().iter().filter(|seen| seen.path == "/hang").count();
+        let refused = world.env.journal().iter().filter(|line| line["path"] == "/hang").count();
+        if refused > 0 && hanging + refused == DESCRIPTORS as usize {
+            return hungry;
+        }
+        assert!(Instant::now() < deadline, "{hanging} hang and {refused} were refused");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
