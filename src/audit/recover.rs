@@ -1,9 +1,10 @@
 //! Completes the chains of processes that died.
 //!
 //! A ring whose lock nobody holds belongs to a dead process. What it holds and the chain does not have yet is appended:
-//! finished entries with their outcomes, then the others as `aborted`. A line may be in both when the process died
-//! between writing it and freeing its slot; ids tell. What cannot be kept, a torn last line or a part of the ring that
-//! is gone, leaves a line of its own (`event` is `repair`); a last line that lacks only its newline gets that. A ring of another version is left for that version.
+//! finished entries with their outcomes, then the others as `aborted`. A line may be in both when the process died between
+//! writing it and freeing its slot; ids tell. What cannot be kept, a torn last line or a part of the ring that is gone,
+//! leaves a line of its own (`event` is `repair`); a last line that lacks only its newline gets that. A ring of another
+//! version is left for that version.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

@@ -62,7 +62,8 @@ const LOST_TOLD_MAX: usize = 8;
 pub(super) struct Run {
     #[command(flatten)]
     holding: HoldingArgs,
-    /// The proxy: https://HOST:PORT, http://HOST:PORT or unix:PATH. Else the one that serves this home, else one inside this process
+    /// The proxy: https://HOST:PORT, http://HOST:PORT or unix:PATH. Else the one that serves this home, else one inside
+    /// this process
     #[arg(long, value_name = "URL")]
     proxy: Option<Upstream>,
     #[command(flatten)]

@@ -37,10 +37,10 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 pub(super) enum Verb {
     /// Prints a ruleset for nft: TCP ports lead to the listener, and nothing else goes out
     ///
-    /// For a network namespace that the proxy shares with its agents alone, such as a pod's. The proxy is told apart by
-    /// its user: one that no image has, so not 65532 (`nonroot`) or 1000. Nobody outside can connect, but to what --probe
-    /// names: a connection carries data both ways. UDP is refused, so that clients of HTTP/3 fall back; DNS to the given servers is let through, and can
-    /// carry data out, like any DNS.
+    /// For a network namespace that the proxy shares with its agents alone, such as a pod's. The proxy is told apart by its
+    /// user: one that no image has, so not 65532 (`nonroot`) or 1000. Nobody outside can connect, but to what --probe
+    /// names: a connection carries data both ways. UDP is refused, so that clients of HTTP/3 fall back; DNS to the given
+    /// servers is let through, and can carry data out, like any DNS.
     #[command(before_help = "Examples:\n  capctl transparent print --uid 27080 --dns 10.96.0.10 | nft -f -")]
     Print {
         /// The user that the proxy runs as; only it may go out

@@ -63,8 +63,8 @@ impl LoadError {
     }
 }
 
-/// Reads everything that may change while a proxy runs, but for `revocations`. `trusted` is reused where `[upstream]` says nothing new, `server_end`
-/// where `[tls]` and its files do not.
+/// Reads everything that may change while a proxy runs, but for `revocations`. `trusted` is reused where `[upstream]` says
+/// nothing new, `server_end` where `[tls]` and its files do not.
 ///
 /// # Errors
 /// [`LoadError`]; nothing of a bad home is used.

@@ -1,7 +1,8 @@
 //! Content codings (RFC 9110 §8.4.1): taken off an answer that has to be read, piece by piece.
 //!
 //! A piece that is given out has a bound and the next is made only when it is asked for, so a bomb costs the upstream its
-//! connection's time and nobody memory; one that goes on and on is no answer. Deliberately absent: putting a coding on. What was decoded goes on as it is.
+//! connection's time and nobody memory; one that goes on and on is no answer. Deliberately absent: putting a coding on.
+//! What was decoded goes on as it is.
 
 use bytes::{Buf as _, Bytes};
 use compression_codecs::core::util::{PartialBuffer, WriteBuffer};

@@ -15,11 +15,11 @@ use hyper_util::rt::TokioIo;
 use super::authenticate::{Authenticated, Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
-use super::exchange::Unserved;
 use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
 use super::respond::{self, Refusal, Style};
 use super::tunnel::Tunnel;
+use super::unserved::{self, Unserved};
 use super::{Drain, Entrance, exchange, inbound, passthrough, revoked, terminate};
 use crate::capability::Purpose;
 use crate::clock::UnixSeconds;
@@ -141,7 +141,7 @@ async fn unframed(outer: &Outer, refused: &Refused) -> Response<Reply> {
     let is_readable = refused.read.is_some() || client.entrance.is_bound();
     let shown = if is_readable { show(outer, refused.read.as_ref()).await.map_err(Some) } else { Err(None) };
     let failed = match shown {
-        Ok(authenticated) => return exchange::refuse_unserved(&authenticated, &unserved, &refusal),
+        Ok(authenticated) => return unserved::refuse(&authenticated, &unserved, &refusal),
         Err(Some(challenge)) => Some(challenge.code).filter(|code| *code != Code::Missing),
         Err(None) => Some(refusal.code),
     };
@@ -233,13 +233,13 @@ async fn absolute(outer: &Arc<Outer>, request: Request<Incoming>) -> Response<Re
         Ok(named) => named,
         Err(refusal) => {
             let unserved = Unserved { method: Some(&method), ..unserved };
-            return exchange::refuse_unserved(&authenticated, &unserved, &refusal.closing());
+            return unserved::refuse(&authenticated, &unserved, &refusal.closing());
         }
     };
     if scheme == Scheme::Https && !outer.client.is_private() {
         let unserved = Unserved { method: Some(&method), target: Some(&target), ..unserved };
         let refusal = Refusal::new(Code::Framing, "use CONNECT for https").closing();
-        return exchange::refuse_unserved(&authenticated, &unserved, &refusal);
+        return unserved::refuse(&authenticated, &unserved, &refusal);
     }
     let tunnel = Arc::new(Tunnel::new(authenticated, target, scheme, snapshot, Arc::clone(&outer.beat)));
     exchange::answer(tunnel, request, Some(Arc::clone(&outer.guard)), None, &outer.drain).await
@@ -302,7 +302,7 @@ fn unasked(refusal: Refusal, unserved: Unserved<'_>) -> Response<Reply> {
 }
 /// A CONNECT that is refused after authentication, with its journal line.
 fn refused(authenticated: &Authenticated, target: Option<&Target>, refusal: &Refusal) -> Response<Reply> {
-    exchange::refuse_connect(authenticated, target, refusal)
+    unserved::refuse_connect(authenticated, target, refusal)
 }
 
 /// The id of an answer that belongs to no journalled request: for whoever asks about it.

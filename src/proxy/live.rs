@@ -145,8 +145,8 @@ impl Snapshot {
         Self::build(parts, None)
     }
 
-    /// The snapshot after this one, in which is revoked what was revoked in this one. Epochs move only for what did change, so that caches and kept connections of the
-    /// rest stay good.
+    /// The snapshot after this one, in which is revoked what was revoked in this one. Epochs move only for what did change,
+    /// so that caches and kept connections of the rest stay good.
     ///
     /// # Errors
     /// [`TrustError`].

@@ -26,7 +26,7 @@ use super::metrics::Handshake;
 use super::patience::Streams;
 use super::respond::{self, Refusal};
 use super::tunnel::Tunnel;
-use super::{Drain, exchange};
+use super::{Drain, exchange, unserved};
 use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, waits_for_answer};
 use crate::net::listener::Stream;
@@ -88,7 +88,7 @@ async fn begin(authenticated: Authenticated, target: Target, upgrade: OnUpgrade,
         return Some(serve_http1(&tunnel, stream, drain));
     }
     let refusal = Refusal::new(Code::Framing, "the tunnel carries neither TLS nor, on a port for it, HTTP").closing();
-    let answer = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+    let answer = unserved::refuse_connect(&authenticated, Some(&target), &refusal);
     let _ = stream.write_all(&respond::written(answer)).await;
     let _ = stream.shutdown().await;
     None
@@ -131,7 +131,7 @@ pub(super) async fn terminate(
             let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
             let _ = stream.shutdown().await;
             let refusal = Refusal::new(Code::Misdirected, "the ClientHello names another host than the CONNECT");
-            let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+            let _ = unserved::refuse_connect(&authenticated, Some(&target), &refusal);
             return None;
         }
         let config = proxy.leaves.config(&target.host, UnixSeconds::now());

@@ -22,7 +22,6 @@ use super::authenticate::{Challenge, Client, authenticate};
 use super::beat::Beat;
 use super::body::Reply;
 use super::connect::{http1, new_id};
-use super::exchange::Unserved;
 use super::hello::Hello;
 use super::keep::{Bounds, keep};
 use super::metrics::OpenTunnel;
@@ -30,6 +29,7 @@ use super::passthrough;
 use super::respond::{self, Refusal, Style};
 use super::terminate::{self, Serving, TLS_HANDSHAKE, UNRECOGNIZED_NAME};
 use super::tunnel::Tunnel;
+use super::unserved::{self, Unserved};
 use super::{Drain, exchange, inbound};
 use crate::capability::Purpose;
 use crate::net::guard::{Guard, GuardState, waits_for_answer};
@@ -103,13 +103,13 @@ async fn tls(
     };
     let Some(target) = target else {
         let refusal = Refusal::new(Code::Misdirected, "the ClientHello names no host");
-        let _ = exchange::refuse_connect(&authenticated, None, &refusal);
+        let _ = unserved::refuse_connect(&authenticated, None, &refusal);
         end_with(stream, UNRECOGNIZED_NAME).await;
         return None;
     };
     if !snapshot.serves_port(port) {
         let refusal = Refusal::new(Code::ServiceUnknown, format!("no service is on port {port}"));
-        let _ = exchange::refuse_connect(&authenticated, Some(&target), &refusal);
+        let _ = unserved::refuse_connect(&authenticated, Some(&target), &refusal);
         end_with(stream, ACCESS_DENIED).await;
         return None;
     }
@@ -191,9 +191,9 @@ async fn answer(opened: &Opened, request: Request<Incoming>, stands_in: bool) ->
     let target = match target {
         Ok(target) => target,
         Err(refusal) if refused.is_some() => {
-            return exchange::refuse_unserved(&authenticated, &Unserved::request(style, version), &refusal);
+            return unserved::refuse(&authenticated, &Unserved::request(style, version), &refusal);
         }
-        Err(refusal) => return exchange::refuse_connect(&authenticated, None, &refusal.closing()),
+        Err(refusal) => return unserved::refuse_connect(&authenticated, None, &refusal.closing()),
     };
     let waits = waits_for_answer(&request);
     let tunnel = Arc::new(Tunnel::new(authenticated, target, Scheme::Http, snapshot, Arc::clone(beat)));

@@ -210,7 +210,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What has a canonical form prints as it, and is what a second reader takes it for (`fuzz/fuzz_targets/request_target.rs`).
+        /// What has a canonical form prints as it, and is what a second reader takes it for
+        /// (`fuzz/fuzz_targets/request_target.rs`).
         #[test]
         fn what_passes_has_one_spelling(text in "(\\[[0-9a-fA-F:.]{2,12}\\]|[a-cA-C0-9x._@%-]{1,12})(:[0-9]{0,6})?") {
             let Ok(target) = Target::parse_or(&text, 443) else { return Ok(()) };

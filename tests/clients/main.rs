@@ -1,5 +1,5 @@
-//! The real daemon under real clients, by both carriers. Each must show three things: the origin saw the real secret in its place, the
-//! client never did, and a denial reaches the person who reads the client's output.
+//! The real daemon under real clients, by both carriers. Each must show three things: the origin saw the real secret in its
+//! place, the client never did, and a denial reaches the person who reads the client's output.
 //!
 //! A client that is not on the machine is skipped with one line, or fails where `NARROWS_REQUIRE_CLIENTS=1` promised it.
 //! `tests/clients/install` puts the ones in place that the machine's packages do not have.

@@ -1,8 +1,9 @@
 //! Between `capctl run` and its command: hide the home, then become the command.
 //!
 //! On Linux this process leaves for a mount namespace of its own, puts an empty read-only folder over the home, and
-//! executes the command. The folders above are held in their places, and a user namespace goes with it: without
-//! it an ordinary user may not mount, and with it the command can neither undo the mount nor reach the home through another process (`/proc/PID/root`, `ptrace`).
+//! executes the command. The folders above are held in their places, and a user namespace goes with it: without it an
+//! ordinary user may not mount, and with it the command can neither undo the mount nor reach the home through another
+//! process (`/proc/PID/root`, `ptrace`).
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;

@@ -38,7 +38,8 @@ const READ_ONLY: [&str; 10] = [
 
 const NONE: Option<&str> = None;
 
-/// Mounts it all. The private is held in its place, too: the next command finds what this one left there. `folder` is outside everything hidden and may be written to.
+/// Mounts it all. The private is held in its place, too: the next command finds what this one left there. `folder` is
+/// outside everything hidden and may be written to.
 pub(super) fn hide(folder: &Path, hidden: &Hidden) -> Result<(), Refused> {
     let current = env::current_dir().unwrap_or_else(|_| "/".into());
     // What is mounted here stays here.

@@ -1,9 +1,9 @@
 //! What keeps fresh tokens from an agent: the members of an OAuth answer that hold one (RFC 6749 §5.1) are replaced by
 //! placeholders of the same length as the answer passes.
 //!
-//! JSON and forms are read byte by byte, without a tree: a string that a colon follows is a member's name, at whatever depth. Only
-//! a value that is sealed is held, until its end. What was sealed is looked for in the rest of the answer, in every form that
-//! the scrubber knows.
+//! JSON and forms are read byte by byte, without a tree: a string that a colon follows is a member's name, at whatever
+//! depth. Only a value that is sealed is held, until its end. What was sealed is looked for in the rest of the answer, in
+//! every form that the scrubber knows.
 //!
 //! Pure: no IO, no clock. Deliberately absent: remembering which token a placeholder stands for.
 

@@ -14,8 +14,8 @@ use super::Cost;
 /// cannot rise unseen.
 const TOLERANCE: f64 = 0.05;
 /// The same for the journal's thread, which looks when time has passed: three runs of one build took 52.7, 53.2 and 58.7
-/// thousand for a request, the last on a busy machine; and for the bare pass-through, which is a yardstick and not what is watched (two
-/// builds of it took tunnels that differ by 5 %).
+/// thousand for a request, the last on a busy machine; and for the bare pass-through, which is a yardstick and not what is
+/// watched (two builds of it took tunnels that differ by 5 %).
 const WIDER_TOLERANCE: f64 = 0.2;
 /// The threads that serve a request may take so many times what those of the bare pass-through take. In the profile that
 /// is shipped the ratio is smaller, and its goal is 1.25 (`docs/performance.md`).
