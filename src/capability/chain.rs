@@ -9,7 +9,7 @@ use super::caveat::Caveat;
 use super::container::{Container, SignedBlock, public_key};
 use super::symbols::Symbols;
 use super::vocabulary::{BlockKind, Right, Statements};
-use super::{Budget, Capability, InvalidCapability, PublicKey, Rate};
+use super::{Budget, Capability, InvalidCapability, PublicKey, Rate, signatures};
 use crate::clock::UnixSeconds;
 
 /// A capability changes hands at most this often, unless the verifier says otherwise.
@@ -173,10 +173,16 @@ impl Chain {
     /// # Errors
     /// [`InvalidCapability`], but for `RootUnknown` and `Signature`.
     pub fn read(capability: &Capability, limits: &Limits) -> Result<Self, InvalidCapability> {
-        Self::walk(capability, &Container::decode(capability)?, *limits)
+        Self::walk(capability, &Container::decode(capability)?, *limits, &mut || {})
     }
 
-    fn walk(capability: &Capability, container: &Container, limits: Limits) -> Result<Self, InvalidCapability> {
+    /// `between` is called between two blocks.
+    fn walk(
+        capability: &Capability,
+        container: &Container,
+        limits: Limits,
+        between: &mut dyn FnMut(),
+    ) -> Result<Self, InvalidCapability> {
         let mut blocks = container.blocks();
         let first = blocks.next().ok_or(InvalidCapability::Malformed)?;
         let mut symbols = Symbols::default();
@@ -193,6 +199,7 @@ impl Chain {
         let rights = authority.rights.clone();
         walk.blocks.push(Block::new(first.id, BlockKind::Authority, None, authority));
         for block in blocks {
+            between();
             walk.step(&block)?;
         }
         Ok(Self {
@@ -381,18 +388,22 @@ pub fn claimed_authority(capability: &Capability) -> Result<BlockId, InvalidCapa
 /// # Errors
 /// [`InvalidCapability`], the first rule that does not hold.
 pub fn verify(capability: &Capability, roots: &Roots, limits: &Limits) -> Result<Verified, InvalidCapability> {
-    let container = Container::decode(capability)?;
-    let root = roots.get(container.kid()).ok_or(InvalidCapability::RootUnknown)?;
-    let root = root.to_biscuit().map_err(|_| InvalidCapability::Signature)?;
-    biscuit_auth::Biscuit::from(capability.as_bytes(), root).map_err(|error| refused_by_library(&error))?;
-    Ok(Verified { chain: Chain::walk(capability, &container, *limits)? })
+    verify_in_steps(capability, roots, limits, || {})
 }
 
-fn refused_by_library(error: &biscuit_auth::error::Token) -> InvalidCapability {
-    use biscuit_auth::error::{Format, Token};
-    match error {
-        Token::Format(Format::SymbolTableOverlap) => InvalidCapability::Symbols,
-        Token::Format(Format::BlockDeserializationError(_)) => InvalidCapability::Malformed,
-        _ => InvalidCapability::Signature,
-    }
+/// The same in steps of some tens of microseconds, with a call of `between` after each: the longest chains take some
+/// milliseconds in all.
+///
+/// # Errors
+/// Those of [`verify`].
+pub fn verify_in_steps(
+    capability: &Capability,
+    roots: &Roots,
+    limits: &Limits,
+    mut between: impl FnMut(),
+) -> Result<Verified, InvalidCapability> {
+    let container = Container::decode(capability)?;
+    let root = roots.get(container.kid()).ok_or(InvalidCapability::RootUnknown)?;
+    signatures::check(&container, root, &mut between)?;
+    Ok(Verified { chain: Chain::walk(capability, &container, *limits, &mut between)? })
 }

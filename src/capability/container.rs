@@ -1,6 +1,6 @@
 //! The container and the payloads of its blocks: decoded, bounded, and shown to be in their one encoding.
 //!
-//! Deliberately absent: signatures (`chain`), and the meaning of facts and checks (`vocabulary`, `caveat`).
+//! Deliberately absent: signatures (`signatures`), and the meaning of facts and checks (`vocabulary`, `caveat`).
 
 use aws_lc_rs::digest::{Context, SHA256};
 use biscuit_auth::format::schema;
@@ -12,7 +12,7 @@ use super::{Algorithm, BlockId, Capability, InvalidCapability, PrivateKey, Publi
 pub const BLOCKS_MAX: usize = 33;
 /// The one signature version: version 0 does not cover the signature before, so that a delegation could be moved to
 /// another chain.
-const SIGNATURE_VERSION: u32 = 1;
+pub(super) const SIGNATURE_VERSION: u32 = 1;
 /// What the id of a later block is hashed under.
 const BLOCK_ID_CONTEXT: &[u8] = b"narrows-block-1\0";
 
@@ -84,12 +84,22 @@ impl Container {
         std::iter::once(authority).chain(later)
     }
 
+    /// The same as they are in the container, with their signatures.
+    pub(super) fn signed(&self) -> impl Iterator<Item = &schema::SignedBlock> {
+        std::iter::once(&self.schema.authority).chain(&self.schema.blocks)
+    }
+
+    /// What ends the chain: the last chain key's private half, or its signature.
+    pub(super) const fn proof(&self) -> Option<&schema::proof::Content> {
+        self.schema.proof.content.as_ref()
+    }
+
     fn check_blocks(&self) -> Result<(), InvalidCapability> {
         if self.schema.authority.external_signature.is_some() {
             return Err(InvalidCapability::Signer);
         }
         let mut chain_keys = Vec::with_capacity(1 + self.schema.blocks.len());
-        for block in std::iter::once(&self.schema.authority).chain(&self.schema.blocks) {
+        for block in self.signed() {
             if block.version != Some(SIGNATURE_VERSION) {
                 return Err(InvalidCapability::SignatureVersion);
             }

@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin, EcPrivateKeyBin};
-use aws_lc_rs::signature::{self, ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, UnparsedPublicKey,
+};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -194,6 +196,16 @@ impl PublicKey {
             Algorithm::P256 => &ECDSA_P256_SHA256_FIXED,
         };
         UnparsedPublicKey::new(verification, self.as_bytes()).verify(message, signature).map_err(|_| BadSignature)
+    }
+
+    /// The same for a signature as a biscuit has it: 64 bytes of Ed25519, or the DER of a P-256 one (RFC 3279 §2.2.3).
+    pub(super) fn verify_encoded(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        match self.algorithm {
+            Algorithm::Ed25519 => self.verify(message, signature.try_into().map_err(|_| BadSignature)?),
+            Algorithm::P256 => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.as_bytes())
+                .verify(message, signature)
+                .map_err(|_| BadSignature),
+        }
     }
 
     /// The key as the biscuit library holds it.

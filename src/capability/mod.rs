@@ -18,6 +18,7 @@ mod key;
 mod proof;
 mod replay;
 mod revocation;
+mod signatures;
 mod symbols;
 mod terms;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use budget::{Account, BudgetError, COUNTED_BLOCKS_MAX, COUNTED_BLOCKS_PER_AU
 pub use caveat::{Caveat, FailedRow, Mismatch, NESTING_MAX, OPERATIONS_MAX, PREDICATES_MAX, ROWS_MAX};
 pub use chain::{
     Block, BlockId, Chain, HOPS_MAX, Hop, InvalidBlockId, Limits, Roots, Verified, claimed_authority, claimed_holder,
-    verify,
+    verify, verify_in_steps,
 };
 pub use container::BLOCKS_MAX;
 pub use credentials::{BASIC_USER, CREDENTIALS_BYTES_MAX, Credentials, MalformedCredentials, SCHEME};

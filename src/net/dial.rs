@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::address;
 use super::listener::Peer;
+use super::pace::ByTurns;
 use super::resolve::{Found, Names};
 use crate::request::{Host, Target};
 
@@ -222,7 +223,7 @@ async fn verified(
     name: ServerName<'static>,
     config: &Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(DialError::Tls)
+    ByTurns::new(TlsConnector::from(Arc::clone(config)).connect(name, stream)).await.map_err(DialError::Tls)
 }
 
 /// True for an address of this machine: only such a one can be bound. The connection's other end does not tell, which

@@ -11,23 +11,28 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::PollSemaphore;
 
-/// What is read in one turn: four records of TLS (RFC 8446 §5.1), some tens of microseconds of work.
-const TURN_BYTES: usize = 64 * 1024;
+/// What is read in one turn: two records of TLS (RFC 8446 §5.1), some tens of microseconds of work. With twice as much a
+/// byte costs a tenth less, and others wait half as long again (`docs/performance.md`).
+const TURN_BYTES: usize = 32 * 1024;
 /// A read of fewer bytes is no bulk. rustls reads 4096 at once, where they are there.
 const BULK_READ_BYTES: usize = 2048;
 
 #[expect(clippy::disallowed_types, reason = "not on the path of a request: once for each turn at moving bulk")]
 type Semaphore = tokio::sync::Semaphore;
 
-/// The turns of this process: what is shared are its cores.
-static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new(cores))
-});
+/// The turns of this process at bulk: what is shared are its cores.
+static BULK: LazyLock<Arc<Semaphore>> = LazyLock::new(one_for_each_core);
+/// Those at handshakes, so that a new connection does not wait behind those who move bulk, nor they behind it.
+static HANDSHAKES: LazyLock<Arc<Semaphore>> = LazyLock::new(one_for_each_core);
+
+fn one_for_each_core() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)))
+}
 
 /// How much of its turn somebody has used.
 #[derive(Debug, Default)]
@@ -51,7 +56,7 @@ impl Pace {
         if !self.over && self.left() >= BULK_READ_BYTES {
             return Poll::Ready(());
         }
-        let turns = self.turns.get_or_insert_with(|| Box::new(PollSemaphore::new(Arc::clone(&TURNS))));
+        let turns = self.turns.get_or_insert_with(|| Box::new(PollSemaphore::new(Arc::clone(&BULK))));
         // Nobody closes it.
         if let Some(turn) = ready!(turns.poll_acquire(cx)) {
             give_on(turn);
@@ -83,6 +88,35 @@ fn give_on(turn: OwnedSemaphorePermit) {
     // tokio keeps the waker of who yields until it has asked the system what is ready.
     let waker = Waker::from(Arc::new(Held(turn)));
     let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+}
+
+pin_project! {
+    /// A handshake, each step of which waits for its turn: keys are made, agreed on and verified in some hundreds of
+    /// microseconds, and many who come at once would have everybody else wait for all of them.
+    pub(crate) struct ByTurns<F> {
+        #[pin]
+        handshake: F,
+        turns: PollSemaphore,
+    }
+}
+
+impl<F: Future> ByTurns<F> {
+    pub(crate) fn new(handshake: F) -> Self {
+        Self { handshake, turns: PollSemaphore::new(Arc::clone(&HANDSHAKES)) }
+    }
+}
+
+impl<F: Future> Future for ByTurns<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        // Nobody closes it.
+        if let Some(turn) = ready!(this.turns.poll_acquire(cx)) {
+            give_on(turn);
+        }
+        this.handshake.poll(cx)
+    }
 }
 
 /// A connection that is read by turns.

@@ -17,7 +17,7 @@ use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
     Account, Block, BlockId, Capability, Context, Credentials, ProofError, Proven, PublicKey, Purpose, Verified,
-    claimed_authority, claimed_holder, verify,
+    claimed_authority, claimed_holder, verify_in_steps,
 };
 use crate::clock::UnixSeconds;
 use crate::net::channel::Channel;
@@ -211,10 +211,11 @@ async fn chain(
     let work = move || {
         let epoch = roots.roots_epoch();
         // Others may have shown the same capability meanwhile.
-        match verifier.verified.get(&capability.sha256(), epoch) {
-            Some(known) => Ok(known),
-            None => verify(&capability, roots.roots(), &verifier.limits.chain).map(Arc::new),
+        if let Some(known) = verifier.verified.get(&capability.sha256(), epoch) {
+            return Ok(known);
         }
+        let (roots, limits) = (roots.roots(), &verifier.limits.chain);
+        verify_in_steps(&capability, roots, limits, std::thread::yield_now).map(Arc::new)
     };
     let verified = proxy.verifying.take(claimed, proxy.limits.authenticate, work).await;
     let verified = verified.ok_or_else(|| Challenge::new(Code::Overloaded, "no chain can be verified"))?;

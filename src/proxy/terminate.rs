@@ -30,6 +30,7 @@ use super::{Drain, exchange, unserved};
 use crate::clock::UnixSeconds;
 use crate::net::guard::{Guard, waits_for_answer};
 use crate::net::listener::Stream;
+use crate::net::pace::ByTurns;
 use crate::net::rewind::Rewind;
 use crate::net::unread::Unread;
 use crate::policy::Code;
@@ -136,7 +137,8 @@ pub(super) async fn terminate(
         }
         let config = proxy.leaves.config(&target.host, UnixSeconds::now());
         let config = config.inspect_err(|error| tracing::error!(%error, "no leaf certificate")).ok()?;
-        let mut tls = StartHandshake::from_parts(hello.accepted, stream).into_stream(config).await.ok()?;
+        let shaking = StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
+        let mut tls = ByTurns::new(shaking).await.ok()?;
         handshake.done(tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
         let mut preface = None;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {

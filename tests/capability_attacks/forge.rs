@@ -147,7 +147,7 @@ impl Forgery {
     }
 
     pub(crate) fn verify(&self) -> Result<Verified, InvalidCapability> {
-        verify(&self.capability(), &roots(), &Limits::default())
+        judged(&self.capability(), &roots())
     }
 
     /// The failure class, or "accepted".
@@ -166,9 +166,25 @@ pub(crate) fn class(schema: &schema::Biscuit) -> &'static str {
 }
 
 pub(crate) fn class_of_bytes(bytes: &[u8]) -> &'static str {
-    let verdict =
-        Capability::from_bytes(bytes).and_then(|capability| verify(&capability, &roots(), &Limits::default()));
+    let verdict = Capability::from_bytes(bytes).and_then(|capability| judged(&capability, &roots()));
     verdict.map_or_else(InvalidCapability::as_str, |_| "accepted")
+}
+
+/// The verdict on a capability, held to the library's: what is accepted it accepts, and the signatures that we refuse it
+/// refuses.
+pub(crate) fn judged(capability: &Capability, roots: &Roots) -> Result<Verified, InvalidCapability> {
+    let verdict = verify(capability, roots, &Limits::default());
+    let matters = matches!(verdict, Ok(_) | Err(InvalidCapability::Signature));
+    if let Some(root) = roots.get(KID).filter(|_| matters) {
+        let algorithm = match root.algorithm() {
+            Algorithm::Ed25519 => BiscuitAlgorithm::Ed25519,
+            Algorithm::P256 => BiscuitAlgorithm::Secp256r1,
+        };
+        let root = biscuit_auth::PublicKey::from_bytes(root.as_bytes(), algorithm).expect("a key");
+        let library = biscuit_auth::Biscuit::from(capability.as_bytes(), root);
+        assert_eq!(verdict.is_ok(), library.is_ok(), "{verdict:?}, the library {:?}", library.err());
+    }
+    verdict
 }
 
 /// Whether the biscuit library itself takes it.

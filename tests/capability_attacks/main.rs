@@ -12,4 +12,5 @@ mod holders;
 mod issuing;
 mod limits;
 mod reasons;
+mod signatures;
 mod vocabulary;
