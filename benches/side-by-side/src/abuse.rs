@@ -4,7 +4,7 @@
 //! makes everybody wait, and that would say nothing of how it shares. It has a thread and an origin of its own, which give
 //! way to the victim's on the core that they share, so that what the victim waits for is the proxy.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -88,28 +88,32 @@ impl Abuse {
 /// Measures and prints one table.
 pub(crate) async fn measured(args: &Args, stage: &Stage) -> anyhow::Result<()> {
     let all = if args.only.is_empty() { Abuse::value_variants() } else { &args.only };
-    let mut lines: Vec<(Abuse, Vec<Figures>)> = all.iter().map(|abuse| (*abuse, Vec::new())).collect();
+    let mut lines: Vec<(Abuse, Vec<Figures>, f64)> = all.iter().map(|abuse| (*abuse, Vec::new(), 0.0)).collect();
     for _ in 0..args.rounds.max(1) {
-        for (abuse, rounds) in &mut lines {
-            rounds.push(round(args, *abuse, stage).await.with_context(|| format!("beside {abuse:?}"))?);
+        for (abuse, rounds, rates) in &mut lines {
+            let (figures, rate) = round(args, *abuse, stage).await.with_context(|| format!("beside {abuse:?}"))?;
+            rounds.push(figures);
+            *rates += rate;
         }
     }
     println!(
-        "| beside | p50 µs | p99 µs | × alone | p99.9 µs | CPU of the proxy, µs for each of the victim's requests |"
+        "| beside | so many a second | p50 µs | p99 µs | × alone | p99.9 µs | CPU of the proxy, µs for each of the victim's requests |"
     );
-    println!("|---|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|");
     let alone = table::merge(&lines[0].1).p99_us;
-    for (abuse, rounds) in &lines {
+    for (abuse, rounds, rates) in &lines {
         let figures = table::merge(rounds);
+        let rate = Some(rates / rounds.len() as f64).filter(|rate| *rate > 0.0);
         let ratio = figures.p99_us.zip(alone).map(|(p99, alone)| p99 / alone);
-        let cells = [figures.p50_us, figures.p99_us, ratio, figures.p999_us, figures.cpu];
+        let cells = [rate, figures.p50_us, figures.p99_us, ratio, figures.p999_us, figures.cpu];
         println!("| {abuse:?} | {} |", cells.map(table::number).join(" | "));
     }
     println!("\nNo request of the victim failed: the first that does ends this.");
     Ok(())
 }
 
-async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figures> {
+/// What the victim waited, and how many the abuser was served in a second.
+async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<(Figures, f64)> {
     let running = Rc::new(args.row.start_shaped(stage, &Shape::default())?);
     let agents = agents(args, abuse, &running)?;
     let settings = Settings { window: Duration::from_secs_f64(args.seconds), bulk_bytes: 0 };
@@ -117,14 +121,14 @@ async fn round(args: &Args, abuse: Abuse, stage: &Stage) -> anyhow::Result<Figur
     let connections = paced::opened(&victim, VICTIM_CONNECTIONS).await?;
     let abuser = Abuser::start(abuse, agents, running.elsewhere());
     let figures = paced::offer(&running, settings, &victim, connections, args.rate).await;
-    abuser.stop()?;
-    figures
+    let rate = abuser.stop()?;
+    Ok((figures?, rate))
 }
 
 /// Abuses on a thread of its own.
 struct Abuser {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<anyhow::Result<()>>,
+    thread: JoinHandle<anyhow::Result<f64>>,
 }
 
 impl Abuser {
@@ -134,17 +138,18 @@ impl Abuser {
             measure::give_way()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
+                let (done, began) = (Rc::new(Cell::new(0)), Instant::now());
                 tokio::select! {
-                    gave_up = abuse_of(abuse, agents, Rc::new(running)) => gave_up.and_then(|()| bail!("it gave up")),
-                    _ = stopped => Ok(()),
+                    gave_up = abuse_of(abuse, agents, Rc::new(running), &done) => gave_up.and_then(|()| bail!("it gave up")),
+                    _ = stopped => Ok(f64::from(done.get()) / began.elapsed().as_secs_f64()),
                 }
             })
         });
         Self { stop, thread }
     }
 
-    /// An error, when it did not abuse to the end.
-    fn stop(self) -> anyhow::Result<()> {
+    /// How many it was served in a second; an error, when it did not abuse to the end.
+    fn stop(self) -> anyhow::Result<f64> {
         // Where it has ended, nobody hears this.
         let _ = self.stop.send(());
         self.thread.join().map_err(|_| anyhow!("the abuser panicked"))?.context("the abuser")
@@ -168,7 +173,12 @@ fn agents(args: &Args, abuse: Abuse, running: &Running) -> anyhow::Result<Vec<Ag
 }
 
 /// Goes on until it is dropped; an error, when the proxy refuses it.
-async fn abuse_of(abuse: Abuse, mut agents: Vec<Agent>, running: Rc<Running>) -> anyhow::Result<()> {
+async fn abuse_of(
+    abuse: Abuse,
+    mut agents: Vec<Agent>,
+    running: Rc<Running>,
+    done: &Rc<Cell<u32>>,
+) -> anyhow::Result<()> {
     let route = match agents.pop() {
         Some(agent) => Route::of(&running, agent)?,
         None => Route::new(&running, false)?,
@@ -183,8 +193,8 @@ async fn abuse_of(abuse: Abuse, mut agents: Vec<Agent>, running: Rc<Running>) ->
     let local = LocalSet::new();
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
-            let worker =
-                Worker { number, route: Rc::clone(&route), running: Rc::clone(&running), agents: Rc::clone(&agents) };
+            let (route, running, agents) = (Rc::clone(&route), Rc::clone(&running), Rc::clone(&agents));
+            let worker = Worker { number, route, running, agents, done: Rc::clone(done) };
             local.spawn_local(worker.work(abuse, every, shared.clone()))
         })
         .collect();
@@ -201,6 +211,8 @@ struct Worker {
     running: Rc<Running>,
     /// With chains that nobody has met.
     agents: Rc<RefCell<Vec<Agent>>>,
+    /// What all of them were served.
+    done: Rc<Cell<u32>>,
 }
 
 impl Worker {
@@ -225,6 +237,7 @@ impl Worker {
                 }
                 _ => drop(self.route.h1(BULK_HOST).await?),
             }
+            self.done.set(self.done.get() + 1);
             due = (due + every).max(Instant::now());
         }
         Ok(())

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 
 /// Columns of `/proc/stat` in which nothing is done, and the unit of all of them.
 const IDLE_COLUMN: usize = 3;
@@ -44,11 +47,11 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("a core cannot be chosen")
 }
 
-/// Has the calling thread, and what it starts from now on, give way to others on its core.
+/// Has the calling thread, and what it starts from now on, give way at once to others on its core (`SCHED_IDLE`, `sched(7)`).
 pub(crate) fn give_way() -> anyhow::Result<()> {
-    const NICE: i32 = 19;
-    let own = rustix::process::getpriority_process(Some(rustix::thread::gettid()))?;
-    rustix::process::setpriority_process(Some(rustix::thread::gettid()), own + NICE).context("no priority is lowered")
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        .map_err(|error| anyhow!("no priority is lowered: {error}"))
 }
 
 /// Lets this process, and what it starts from now on, have as many open files as it is allowed; returns how many.
