@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_request_that_costs_too_many_times_the_bare_one_fails_whatever_the_baseline_says() {
         let holds = |narrows| Baseline::of(&counted(narrows)).holds(&counted(narrows), Path::new("baseline.json"));
-        assert!(holds(1570).is_ok() && holds(1571).is_err());
+        assert!(holds(1670).is_ok() && holds(1671).is_err());
     }
 
     #[test]

@@ -22,8 +22,8 @@ const WATCH_THREAD: &str = "watch";
 /// What a request needs: the client's and the upstream's side are each read once and written once.
 const READS: f64 = 2.0;
 const WRITES: f64 = 2.0;
-/// The allocator asks for more, and the home's files are read again, now and then.
-const OTHERS: f64 = 0.05;
+/// The home's files are read again now and then: some 70 calls, and up to 110 of the allocator for what they say.
+const OTHERS: f64 = 0.1;
 /// What happens once a second, when two things come at the same time, or when the allocator asks for more, may add this
 /// much to a request.
 const SLACK: f64 = 0.05;
