@@ -2,7 +2,8 @@
 //! the block before it, each delegation's by its holder too, and the end's by the last chain key.
 //!
 //! The library checks all of a chain at once, which takes milliseconds for a long one. Here it is done in steps, so that
-//! others can have their turn between them. What is accepted is what the library accepts (`tests/capability_attacks/signatures.rs`).
+//! others can have their turn between them. What is accepted is what the library accepts, of keys in their one encoding
+//! (`tests/capability_attacks/signatures.rs`).
 
 use biscuit_auth::format::schema::{SignedBlock, proof};
 

@@ -44,18 +44,21 @@ const OWN_FIRST: u64 = 1024;
 #[derive(Default)]
 pub(super) struct Symbols {
     own: Vec<Arc<str>>,
+    /// The same, to find a repetition: not sought anew for each block, of which there may be many after a large table.
+    known: HashSet<Arc<str>>,
 }
 
 impl Symbols {
     /// Appends a block's table. First-party blocks continue the table of the blocks before; a third-party block starts
     /// from an empty one.
     pub(super) fn extend(&mut self, table: &[String]) -> Result<(), InvalidCapability> {
-        let mut known: HashSet<&str> = PREDEFINED.iter().copied().collect();
-        known.extend(self.own.iter().map(|symbol| &**symbol));
-        if !table.iter().all(|symbol| known.insert(symbol)) {
-            return Err(InvalidCapability::Symbols);
+        for symbol in table {
+            let symbol: Arc<str> = Arc::from(symbol.as_str());
+            if PREDEFINED.contains(&&*symbol) || !self.known.insert(Arc::clone(&symbol)) {
+                return Err(InvalidCapability::Symbols);
+            }
+            self.own.push(symbol);
         }
-        self.own.extend(table.iter().map(|symbol| Arc::from(symbol.as_str())));
         Ok(())
     }
 

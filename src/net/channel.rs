@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::listener::Stream;
+use super::pace::ByTurns;
 use super::provider::provider;
 use super::trust::{self, RootSource, TrustError};
 use crate::request::Host;
@@ -156,7 +157,7 @@ impl ServerEnd {
     /// The handshake's; the client has been sent the alert that says why, and has had a moment to read it.
     pub async fn accept(&self, stream: Stream) -> io::Result<(Stream, Channel)> {
         let accept = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).into_fallible();
-        let tls = match accept.await {
+        let tls = match ByTurns::of_stranger(accept).await {
             Ok(tls) => tls,
             Err((error, stream)) => {
                 linger(stream).await;

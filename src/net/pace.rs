@@ -21,17 +21,24 @@ use tokio_util::sync::PollSemaphore;
 const TURN_BYTES: usize = 32 * 1024;
 /// A read of fewer bytes is no bulk. rustls reads 4096 at once, where they are there.
 const BULK_READ_BYTES: usize = 2048;
+/// Steps of handshakes that one core makes before it looks who else has something to do: less than a millisecond.
+const HANDSHAKES_AT_ONCE: usize = 4;
+/// A handshake has two or three steps that do something; what comes byte by byte gets no more turns than this.
+const STEPS_MAX: u8 = 8;
 
 #[expect(clippy::disallowed_types, reason = "not on the path of a request: once for each turn at moving bulk")]
 type Semaphore = tokio::sync::Semaphore;
 
 /// The turns of this process at bulk: what is shared are its cores.
-static BULK: LazyLock<Arc<Semaphore>> = LazyLock::new(one_for_each_core);
-/// Those at handshakes, so that a new connection does not wait behind those who move bulk, nor they behind it.
-static HANDSHAKES: LazyLock<Arc<Semaphore>> = LazyLock::new(one_for_each_core);
+static BULK: LazyLock<Arc<Semaphore>> = LazyLock::new(|| for_each_core(1));
+/// Those at handshakes, so that a new connection does not wait behind those who move bulk, nor they behind it. Several for
+/// each core: where the runtime is never idle it is long until one is given on.
+static HANDSHAKES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| for_each_core(HANDSHAKES_AT_ONCE));
+/// The same for whom nobody knows yet.
+static STRANGERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| for_each_core(HANDSHAKES_AT_ONCE));
 
-fn one_for_each_core() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)))
+fn for_each_core(turns: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(turns * std::thread::available_parallelism().map_or(1, usize::from)))
 }
 
 /// How much of its turn somebody has used.
@@ -97,12 +104,19 @@ pin_project! {
         #[pin]
         handshake: F,
         turns: PollSemaphore,
+        steps: u8,
     }
 }
 
 impl<F: Future> ByTurns<F> {
+    /// Of a tunnel's two ends.
     pub(crate) fn new(handshake: F) -> Self {
-        Self { handshake, turns: PollSemaphore::new(Arc::clone(&HANDSHAKES)) }
+        Self { handshake, turns: PollSemaphore::new(Arc::clone(&HANDSHAKES)), steps: 0 }
+    }
+
+    /// Of a client that nobody knows yet.
+    pub(crate) fn of_stranger(handshake: F) -> Self {
+        Self { handshake, turns: PollSemaphore::new(Arc::clone(&STRANGERS)), steps: 0 }
     }
 }
 
@@ -111,9 +125,12 @@ impl<F: Future> Future for ByTurns<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Nobody closes it.
-        if let Some(turn) = ready!(this.turns.poll_acquire(cx)) {
-            give_on(turn);
+        if *this.steps < STEPS_MAX {
+            // Nobody closes it.
+            if let Some(turn) = ready!(this.turns.poll_acquire(cx)) {
+                give_on(turn);
+            }
+            *this.steps += 1;
         }
         this.handshake.poll(cx)
     }
@@ -222,42 +239,99 @@ mod tests {
         }
     }
 
-    /// Sixteen who move bulk, and one whom a message reaches by the system: it is looked for after some turns, not after
-    /// everybody's.
-    #[test]
-    fn whoever_has_a_message_waits_for_no_round_of_those_who_move_bulk() {
-        const MOVERS: usize = 16;
+    /// Some who have a lot to do, and one whom a message reaches by the system: how often the others did something before
+    /// each message was received.
+    fn between_messages<F>(many: usize, worker: impl Fn(Arc<AtomicUsize>) -> F) -> Vec<usize>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         const MESSAGES: usize = 50;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("one");
-        let turns_between = runtime.block_on(async {
-            let turns = Arc::<AtomicUsize>::default();
-            for _ in 0..MOVERS {
-                let turns = Arc::clone(&turns);
-                tokio::spawn(async move {
-                    let (mut bulk, mut buffer) = (Paced::new(Endless), vec![0; TURN_BYTES]);
-                    loop {
-                        bulk.read_exact(&mut buffer).await.expect("endless");
-                        turns.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
+        let between = runtime.block_on(async {
+            let done = Arc::<AtomicUsize>::default();
+            for _ in 0..many {
+                tokio::spawn(worker(Arc::clone(&done)));
             }
             let asked = tokio::spawn(async move {
                 let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
                 socket.connect(socket.local_addr().expect("an address")).await.expect("itself");
                 let mut between = Vec::new();
                 for _ in 0..MESSAGES {
-                    let before = turns.load(Ordering::Relaxed);
+                    let before = done.load(Ordering::Relaxed);
                     socket.send(b"x").await.expect("sent");
                     socket.recv(&mut [0]).await.expect("received");
-                    between.push(turns.load(Ordering::Relaxed) - before);
+                    between.push(done.load(Ordering::Relaxed) - before);
                 }
                 between
             });
             asked.await.expect("it ends")
         });
         runtime.shutdown_background();
-        let most = turns_between.iter().max().copied().expect("messages");
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        assert!(most < MOVERS.max(2 * cores + 2), "{turns_between:?}");
+        between
+    }
+
+    fn cores() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// It is looked for after some turns, not after everybody's.
+    #[test]
+    fn whoever_has_a_message_waits_for_no_round_of_those_who_move_bulk() {
+        const MOVERS: usize = 16;
+        let between = between_messages(MOVERS, |turns| async move {
+            let (mut bulk, mut buffer) = (Paced::new(Endless), vec![0; TURN_BYTES]);
+            loop {
+                bulk.read_exact(&mut buffer).await.expect("endless");
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let most = between.iter().max().copied().expect("messages");
+        assert!(most < MOVERS.max(2 * cores() + 2), "{between:?}");
+    }
+
+    /// What has something to do so many times, each time it is asked.
+    fn handshake(steps: u8, done: Arc<AtomicUsize>) -> impl Future<Output = ()> {
+        let mut left = steps;
+        std::future::poll_fn(move |cx| {
+            done.fetch_add(1, Ordering::Relaxed);
+            left -= 1;
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    #[test]
+    fn whoever_has_a_message_waits_for_no_round_of_handshakes() {
+        let at_once = HANDSHAKES_AT_ONCE * cores();
+        let many = 8 * at_once;
+        let between = between_messages(many, |steps| async move {
+            loop {
+                ByTurns::new(handshake(3, Arc::clone(&steps))).await;
+            }
+        });
+        let most = between.iter().max().copied().expect("messages");
+        assert!(most < many / 2, "of {many}, {at_once} at once: {between:?}");
+    }
+
+    #[tokio::test]
+    async fn what_comes_byte_by_byte_gets_no_more_turns_than_a_handshake_needs() {
+        let done = Arc::<AtomicUsize>::default();
+        let mut slow = Box::pin(ByTurns::of_stranger(handshake(20, Arc::clone(&done))));
+        slow.as_mut().await;
+        assert_eq!((done.load(Ordering::Relaxed), slow.steps), (20, STEPS_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_is_given_up_gives_its_turn_back() {
+        let all = STRANGERS.available_permits();
+        for _ in 0..2 * all {
+            let mut given_up = Box::pin(ByTurns::of_stranger(std::future::pending::<()>()));
+            let _ = futures_util::poll!(given_up.as_mut());
+        }
+        tokio::task::yield_now().await;
+        ByTurns::of_stranger(async {}).await;
     }
 }

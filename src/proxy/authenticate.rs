@@ -13,6 +13,7 @@ use super::door::Place;
 use super::live::Snapshot;
 use super::metrics::{Count, OpenTunnel};
 use super::share::Seat;
+use super::turns::pauses;
 use super::{Entrance, Proxy};
 use crate::audit::{Identity, IdentityHop};
 use crate::capability::{
@@ -215,7 +216,7 @@ async fn chain(
             return Ok(known);
         }
         let (roots, limits) = (roots.roots(), &verifier.limits.chain);
-        verify_in_steps(&capability, roots, limits, std::thread::yield_now).map(Arc::new)
+        verify_in_steps(&capability, roots, limits, pauses()).map(Arc::new)
     };
     let verified = proxy.verifying.take(claimed, proxy.limits.authenticate, work).await;
     let verified = verified.ok_or_else(|| Challenge::new(Code::Overloaded, "no chain can be verified"))?;

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -19,6 +19,11 @@ use crate::capability::BlockId;
 /// What a working thread's priority is lowered by, of 19: beside a thread that serves without a pause it still gets about a
 /// tenth of a core (`sched(7)`), and a thread that begins to serve takes the core from it.
 const NICE: i32 = 10;
+
+/// So long somebody may have to wait for a thread that works.
+const WITHOUT_PAUSE: Duration = Duration::from_micros(200);
+/// As short as the system has one: some tens of microseconds.
+const PAUSE: Duration = Duration::from_nanos(1);
 
 /// As many threads as there are cores, as long as there is work.
 pub(super) struct Turns<T>(Arc<Inner<T>>);
@@ -147,6 +152,19 @@ fn give_way() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "what is verified takes turns with what is served");
+    }
+}
+
+/// To be called between the steps of some work: pauses for a moment whenever so much has been done, so that a thread that
+/// wants the core has it. Whatever its priority, a thread may end the slice that the system has given it, which is milliseconds.
+/// `sched_yield(2)` would also give up what this thread may have later: beside threads that never pause, each call took 10 ms.
+pub(super) fn pauses() -> impl FnMut() {
+    let mut since = Instant::now();
+    move || {
+        if since.elapsed() >= WITHOUT_PAUSE {
+            std::thread::sleep(PAUSE);
+            since = Instant::now();
+        }
     }
 }
 
