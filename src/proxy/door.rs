@@ -118,11 +118,17 @@ impl Queue {
         self.strangers.push_back((stranger, task));
     }
 
-    /// Lets who was ended leave, before the next one is let in or ended: of a task that does not come to its turn for longer
-    /// than [`LEAVES_WITHIN`], nobody waits for the end.
+    /// Lets who was ended leave, before the next one is let in.
     pub(super) async fn settle(&mut self) {
+        if self.ended.take().is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until who was ended has left, and their descriptor is free: else another would be ended for the same one. Of a
+    /// task that does not come to its turn for longer than [`LEAVES_WITHIN`], nobody waits for the end.
+    pub(super) async fn vacate(&mut self) {
         let Some(ended) = self.ended.take() else { return };
-        tokio::task::yield_now().await;
         let deadline = Instant::now() + LEAVES_WITHIN;
         while !ended.is_finished() && Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -254,6 +260,22 @@ mod tests {
             assert!(task.await.expect_err("it waits for ever").is_cancelled());
         }
         assert_eq!((main.inside.load(Ordering::Relaxed), main.strangers.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_is_ended_for_their_descriptor_has_left_before_another_is() {
+        let [main, ..] = doors();
+        let mut queue = Queue::new();
+        let place = main.enter(&mut queue, 0, MOST).expect("room");
+        let weak = Arc::downgrade(&place);
+        let task = tokio::spawn(async move {
+            let _place = place;
+            std::future::pending::<()>().await;
+        });
+        queue.push(weak.clone(), task.abort_handle());
+        assert!(queue.end_first() && weak.strong_count() == 1);
+        queue.vacate().await;
+        assert!(weak.strong_count() == 0 && task.is_finished());
     }
 
     #[tokio::test]

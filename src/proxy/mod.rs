@@ -355,7 +355,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: Listener, entrance: Entrance, dr
                 }
                 // Who has shown nothing makes room for who is next: of this listener first.
                 if is_out_of_descriptors(&error) && queue.end_first() {
-                    queue.settle().await;
+                    queue.vacate().await;
                 } else {
                     proxy.make_room(&error);
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
