@@ -51,11 +51,7 @@ fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<(), Inval
 
 /// What the chain key before a block signs.
 fn write_block(out: &mut Vec<u8>, block: &SignedBlock, previous: Option<&[u8]>) {
-    out.clear();
-    out.extend_from_slice(b"\0BLOCK\0\0VERSION\0");
-    out.extend_from_slice(&SIGNATURE_VERSION.to_le_bytes());
-    out.extend_from_slice(b"\0PAYLOAD\0");
-    out.extend_from_slice(&block.block);
+    begin(out, b"\0BLOCK\0", block);
     out.extend_from_slice(b"\0ALGORITHM\0");
     out.extend_from_slice(&block.next_key.algorithm.to_le_bytes());
     out.extend_from_slice(b"\0NEXTKEY\0");
@@ -72,13 +68,19 @@ fn write_block(out: &mut Vec<u8>, block: &SignedBlock, previous: Option<&[u8]>) 
 
 /// What the holder who delegates signs.
 fn write_external(out: &mut Vec<u8>, block: &SignedBlock, previous: &[u8]) {
+    begin(out, b"\0EXTERNAL\0", block);
+    out.extend_from_slice(b"\0PREVSIG\0");
+    out.extend_from_slice(previous);
+}
+
+/// What both begin with.
+fn begin(out: &mut Vec<u8>, of: &[u8], block: &SignedBlock) {
     out.clear();
-    out.extend_from_slice(b"\0EXTERNAL\0\0VERSION\0");
+    out.extend_from_slice(of);
+    out.extend_from_slice(b"\0VERSION\0");
     out.extend_from_slice(&SIGNATURE_VERSION.to_le_bytes());
     out.extend_from_slice(b"\0PAYLOAD\0");
     out.extend_from_slice(&block.block);
-    out.extend_from_slice(b"\0PREVSIG\0");
-    out.extend_from_slice(previous);
 }
 
 /// What the last chain key signs of a sealed capability.

@@ -196,6 +196,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use tokio::net::UdpSocket;
 
@@ -326,12 +327,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_that_is_given_up_gives_its_turn_back() {
-        let all = STRANGERS.available_permits();
-        for _ in 0..2 * all {
+        // As many hold a turn, and as many wait for one.
+        for _ in 0..2 * HANDSHAKES_AT_ONCE * cores() {
             let mut given_up = Box::pin(ByTurns::of_stranger(std::future::pending::<()>()));
-            let _ = futures_util::poll!(given_up.as_mut());
+            assert!(futures_util::poll!(given_up.as_mut()).is_pending());
         }
-        tokio::task::yield_now().await;
-        ByTurns::of_stranger(async {}).await;
+        let next = tokio::time::timeout(Duration::from_mins(1), ByTurns::of_stranger(async {}));
+        assert!(next.await.is_ok(), "no turn is left");
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::capability::BlockId;
 
 /// What a working thread's priority is lowered by, of 19: beside a thread that serves without a pause it still gets about a
-/// tenth of a core (`sched(7)`), and a thread that begins to serve takes the core from it.
+/// tenth of a core (`sched(7)`). That alone does not make it give way at once: see [`pauses`].
 const NICE: i32 = 10;
 
 /// So long somebody may have to wait for a thread that works.
